@@ -1,0 +1,1 @@
+//! Hosts, links and traffic for overplane.
