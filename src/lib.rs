@@ -1,1 +1,3 @@
 //! overplane
+
+pub mod wire;

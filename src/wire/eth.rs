@@ -1,0 +1,195 @@
+//! Ethernet: addresses, header layout and type numbers (IEEE 802.3 clause 3, RFC 9542).
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::array_at;
+
+/// Length in bytes of an Ethernet header: destination, source, type (IEEE 802.3 §3.1.1).
+pub const HEADER_LEN: usize = 14;
+
+/// Length in bytes of one VLAN tag (IEEE 802.1Q §9.3).
+pub const VLAN_TAG_LEN: usize = 4;
+
+/// EtherType of IPv4 (RFC 894).
+pub const TYPE_IPV4: u16 = 0x0800;
+
+/// EtherType of ARP (RFC 826).
+pub const TYPE_ARP: u16 = 0x0806;
+
+/// EtherType of a customer VLAN tag (IEEE 802.1Q §9.6).
+pub const TYPE_VLAN: u16 = 0x8100;
+
+/// EtherType of IPv6 (RFC 2464 §3).
+pub const TYPE_IPV6: u16 = 0x86dd;
+
+/// EtherType of a service VLAN tag, "QinQ" (IEEE 802.1Q §9.6).
+pub const TYPE_QINQ: u16 = 0x88a8;
+
+/// A 48-bit Ethernet address, in the order it has on the wire.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// The address of every station, `ff:ff:ff:ff:ff:ff` (IEEE 802.3 §3.2.3.1).
+    pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
+
+    /// The address of none, `00:00:00:00:00:00`; never a valid source.
+    pub const ZERO: MacAddr = MacAddr([0; 6]);
+
+    /// Whether the address names a group, broadcast included (the I/G bit, IEEE 802.3 §3.2.3).
+    #[inline]
+    pub const fn is_multicast(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
+    /// Whether the address is all zero.
+    #[inline]
+    pub const fn is_zero(self) -> bool {
+        self.to_u64() == 0
+    }
+
+    /// Whether the address is one that bridges never forward, `01:80:c2:00:00:00` to `0f` (IEEE
+    /// 802.1Q §8.6.3).
+    ///
+    /// STP, LACP, LLDP and pause frames go there: they speak to the next device, not to the
+    /// segment.
+    #[inline]
+    pub const fn is_link_local_control(self) -> bool {
+        self.to_u64() & !0xf == 0x0180_c200_0000
+    }
+
+    /// The address as a number below 2^48, the first byte on the wire being the most significant.
+    #[inline]
+    pub const fn to_u64(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+
+    /// The address that [`to_u64`](Self::to_u64) made this number from; the upper 16 bits are
+    /// ignored.
+    #[inline]
+    pub const fn from_u64(number: u64) -> MacAddr {
+        let [_, _, a, b, c, d, e, f] = number.to_be_bytes();
+        MacAddr([a, b, c, d, e, f])
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<[u8; 6]> for MacAddr {
+    fn from(bytes: [u8; 6]) -> MacAddr {
+        MacAddr(bytes)
+    }
+}
+
+/// The text is not an Ethernet address: six pairs of hexadecimal digits, all separated by `:` or
+/// all by `-`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseMacError;
+
+impl fmt::Display for ParseMacError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "not an Ethernet address (expected six hexadecimal pairs such as 02:00:00:00:00:01)",
+        )
+    }
+}
+
+impl std::error::Error for ParseMacError {}
+
+impl FromStr for MacAddr {
+    type Err = ParseMacError;
+
+    fn from_str(text: &str) -> Result<MacAddr, ParseMacError> {
+        let separator = if text.contains('-') { '-' } else { ':' };
+        let mut bytes = [0; 6];
+        let mut pairs = text.split(separator);
+        for byte in &mut bytes {
+            let pair = pairs.next().ok_or(ParseMacError)?;
+            // from_str_radix takes a sign, an address does not.
+            if pair.len() != 2 || !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return Err(ParseMacError);
+            }
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| ParseMacError)?;
+        }
+        if pairs.next().is_some() { Err(ParseMacError) } else { Ok(MacAddr(bytes)) }
+    }
+}
+
+/// The destination and the source of a frame, in this order; `None` under 14 bytes.
+#[inline]
+pub fn addresses(frame: &[u8]) -> Option<(MacAddr, MacAddr)> {
+    let &[a, b, c, d, e, f, g, h, i, j, k, l, _, _] = array_at::<HEADER_LEN>(frame, 0)?;
+    Some((MacAddr([a, b, c, d, e, f]), MacAddr([g, h, i, j, k, l])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_and_reads_addresses() {
+        let mac = MacAddr([2, 0, 0, 0, 0xab, 1]);
+        assert_eq!(mac.to_string(), "02:00:00:00:ab:01");
+        assert_eq!(format!("{mac:?}"), "02:00:00:00:ab:01");
+        assert_eq!("02:00:00:00:AB:01".parse(), Ok(mac));
+        assert_eq!("02-00-00-00-ab-01".parse(), Ok(mac));
+        for bad in [
+            "",
+            ":",
+            "02:00:00:00:ab",
+            "02:00:00:00:ab:01:02",
+            "2:0:0:0:ab:1",
+            "02:00:00:00:ab:+1",
+            "02:00-00:00:ab:01",
+            "02:00:00:00:ab:0g",
+            "02:00:00:00:ab:01 ",
+            "02:00:00:00:ab:é",
+        ] {
+            assert_eq!(bad.parse::<MacAddr>(), Err(ParseMacError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn tells_kinds_of_addresses_apart() {
+        assert!(MacAddr::BROADCAST.is_multicast());
+        assert!(MacAddr([0x33, 0x33, 0, 0, 0, 1]).is_multicast());
+        assert!(!MacAddr([2, 0, 0, 0, 0, 1]).is_multicast());
+        assert!(MacAddr::ZERO.is_zero() && MacAddr::default().is_zero());
+        assert!(!MacAddr([0, 0, 0, 0, 0, 1]).is_zero());
+        assert!(MacAddr([1, 0x80, 0xc2, 0, 0, 0]).is_link_local_control());
+        assert!(MacAddr([1, 0x80, 0xc2, 0, 0, 0x0f]).is_link_local_control());
+        assert!(!MacAddr([1, 0x80, 0xc2, 0, 0, 0x10]).is_link_local_control());
+        assert!(!MacAddr([0, 0x80, 0xc2, 0, 0, 0]).is_link_local_control());
+    }
+
+    #[test]
+    fn numbers_keep_the_order_of_addresses() {
+        let mac = MacAddr([1, 2, 3, 4, 5, 6]);
+        assert_eq!(mac.to_u64(), 0x0102_0304_0506);
+        assert_eq!(MacAddr::from_u64(mac.to_u64()), mac);
+        assert_eq!(MacAddr::from_u64(u64::MAX), MacAddr::BROADCAST);
+    }
+
+    #[test]
+    fn a_frame_needs_fourteen_bytes() {
+        let frame: Vec<u8> = (0..14).collect();
+        assert_eq!(
+            addresses(&frame),
+            Some((MacAddr([0, 1, 2, 3, 4, 5]), MacAddr([6, 7, 8, 9, 10, 11])))
+        );
+        assert_eq!(addresses(&frame[..13]), None);
+    }
+}
