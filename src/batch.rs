@@ -1,0 +1,288 @@
+//! A batch of received frames in fixed slots with headroom.
+//!
+//! A worker owns one [`Batch`] and reuses it for every read: frames are received into the slots, forwarded where
+//! they lie, sent from where they lie, and the slots are reused. Nothing in a batch is counted, pooled or copied.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::Range;
+
+use crate::wire::VnetHeader;
+
+/// Bytes kept free in front of every received frame, for headers that are written in place.
+///
+/// The largest use is a VXLAN header (8), or an ICMPv6 error in front of the packet it quotes (48).
+pub const HEADROOM: usize = 128;
+
+/// Largest frame or datagram a slot can hold, in bytes.
+///
+/// A UDP datagram is at most 65,527 bytes; a super-frame from a device at most 65,535 bytes of IP behind an Ethernet
+/// header with two VLAN tags.
+pub const MAX_FRAME: usize = 65_600;
+
+/// Distance between slots: an odd number of cache lines, so that the headers of neighbouring slots, which are
+/// touched together, do not compete for the same cache sets.
+const STRIDE: usize = HEADROOM + MAX_FRAME;
+const _: () = assert!(STRIDE % 64 == 0 && (STRIDE / 64) % 2 == 1);
+
+/// Default number of slots of a batch, in frames.
+pub const DEFAULT_SLOTS: usize = 64;
+
+/// Largest number of slots of a batch, in frames.
+pub const MAX_SLOTS: usize = 1024;
+
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+
+/// A run of bytes inside a [`Batch`] or inside the header arena of an [`Output`](crate::Output).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// Number of bytes.
+    pub len: u32,
+}
+
+impl Span {
+    /// Whether the run holds no byte.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    pub(crate) fn range(self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    span: Span,
+    vnet: VnetHeader,
+    source: SocketAddr,
+}
+
+/// Received frames, each in a slot of its own with [`HEADROOM`] bytes in front.
+#[derive(Debug)]
+pub struct Batch {
+    memory: Box<[u8]>,
+    slots: Box<[Slot]>,
+    len: usize,
+}
+
+impl Batch {
+    /// Makes an empty batch of `slots` slots (1 to [`MAX_SLOTS`]; other values are brought into that range).
+    ///
+    /// The memory, about 64 KiB a slot, is asked for at once but only becomes resident as far as frames touch it.
+    #[must_use]
+    pub fn new(slots: usize) -> Self {
+        let slots = slots.clamp(1, MAX_SLOTS);
+        let empty = Slot { span: Span::default(), vnet: VnetHeader::default(), source: NOWHERE };
+        Self {
+            memory: vec![0; slots * STRIDE].into_boxed_slice(),
+            slots: vec![empty; slots].into_boxed_slice(),
+            len: 0,
+        }
+    }
+
+    /// Number of slots.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Number of frames held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no frame is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Forgets all frames; their memory is reused by the next ones.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Copies a frame in, as if it had been read from a port with this vnet header.
+    ///
+    /// For embedders and tests that have the frame elsewhere; devices read into [`Batch::next_slot`] instead.
+    /// Returns `false`, and takes nothing, when the batch is full or the frame is larger than [`MAX_FRAME`].
+    #[must_use]
+    pub fn push(&mut self, frame: &[u8], vnet: VnetHeader) -> bool {
+        self.fill(frame) && self.commit(frame.len(), vnet)
+    }
+
+    /// Copies a datagram in, as if it had been received from `source` on the underlay.
+    ///
+    /// Returns `false`, and takes nothing, when the batch is full or the datagram is larger than [`MAX_FRAME`].
+    #[must_use]
+    pub fn push_datagram(&mut self, datagram: &[u8], source: SocketAddr) -> bool {
+        self.fill(datagram) && self.commit_datagram(datagram.len(), source)
+    }
+
+    fn fill(&mut self, bytes: &[u8]) -> bool {
+        match self.next_slot(0).and_then(|slot| slot.get_mut(..bytes.len())) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The memory of the next free slot, beginning `reserve` bytes before where the frame will begin, or `None`
+    /// when the batch is full or `reserve` exceeds [`HEADROOM`].
+    ///
+    /// A device that puts a vnet header in front of each frame reads both with one call into
+    /// `next_slot(VnetHeader::LEN)`: the header lands in the headroom.
+    pub fn next_slot(&mut self, reserve: usize) -> Option<&mut [u8]> {
+        if self.len == self.slots.len() || reserve > HEADROOM {
+            return None;
+        }
+        let start = self.len * STRIDE;
+        self.memory.get_mut(start + HEADROOM - reserve..start + STRIDE)
+    }
+
+    /// The memory of all free slots in order, for a vectored receive.
+    pub fn free_slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let free = self.len * STRIDE;
+        self.memory[free..].chunks_exact_mut(STRIDE).map(|slot| &mut slot[HEADROOM..])
+    }
+
+    /// Takes the next free slot as holding a frame of `len` bytes that a port gave with `vnet`.
+    ///
+    /// Returns `false`, and takes nothing, when the batch is full or `len` exceeds [`MAX_FRAME`].
+    pub fn commit(&mut self, len: usize, vnet: VnetHeader) -> bool {
+        self.take(len, vnet, NOWHERE)
+    }
+
+    /// Takes the next free slot as holding a datagram of `len` bytes from `source`.
+    ///
+    /// Returns `false`, and takes nothing, when the batch is full or `len` exceeds [`MAX_FRAME`].
+    pub fn commit_datagram(&mut self, len: usize, source: SocketAddr) -> bool {
+        self.take(len, VnetHeader::default(), source)
+    }
+
+    fn take(&mut self, len: usize, vnet: VnetHeader, source: SocketAddr) -> bool {
+        if self.len == self.slots.len() || len > MAX_FRAME {
+            return false;
+        }
+        let start = self.len * STRIDE + HEADROOM;
+        // Both fit: at most MAX_SLOTS slots of STRIDE bytes.
+        let span = Span { start: start as u32, len: len as u32 };
+        self.slots[self.len] = Slot { span, vnet, source };
+        self.len += 1;
+        true
+    }
+
+    /// Where frame `index` lies.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Batch::len`].
+    #[must_use]
+    pub fn span(&self, index: usize) -> Span {
+        assert!(index < self.len);
+        self.slots[index].span
+    }
+
+    /// The bytes of frame `index`.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Batch::len`].
+    #[must_use]
+    pub fn frame(&self, index: usize) -> &[u8] {
+        &self.memory[self.span(index).range()]
+    }
+
+    pub(crate) fn frame_mut(&mut self, index: usize) -> &mut [u8] {
+        &mut self.memory[self.slots[index].span.range()]
+    }
+
+    /// The vnet header that came with frame `index`.
+    pub(crate) fn vnet(&self, index: usize) -> VnetHeader {
+        self.slots[index].vnet
+    }
+
+    /// The underlay address that sent datagram `index`.
+    pub(crate) fn source(&self, index: usize) -> SocketAddr {
+        self.slots[index].source
+    }
+
+    /// The bytes of a run inside this batch.
+    ///
+    /// # Panics
+    /// When the run reaches beyond the batch, which no run that the forwarder gave out for this batch does.
+    #[must_use]
+    pub fn bytes(&self, span: Span) -> &[u8] {
+        &self.memory[span.range()]
+    }
+
+    /// Writes `header` directly in front of frame `index`, into its headroom, and returns the run of the header
+    /// and at most `keep` bytes of the frame.
+    ///
+    /// The frame itself keeps its place, so the same frame can go out with and without the header.
+    pub(crate) fn prepend(&mut self, index: usize, header: &[u8], keep: usize) -> Span {
+        debug_assert!(header.len() <= HEADROOM);
+        let span = self.slots[index].span;
+        let end = span.start as usize;
+        let start = end - header.len();
+        self.memory[start..end].copy_from_slice(header);
+        let kept = (span.len as usize).min(keep);
+        Span { start: start as u32, len: (header.len() + kept) as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_keep_their_place_and_order() {
+        let mut batch = Batch::new(2);
+        assert!(batch.push(b"one", VnetHeader::default()));
+        assert!(batch.push(b"three", VnetHeader::default()));
+        assert!(!batch.push(b"full", VnetHeader::default()));
+        assert_eq!((batch.frame(0), batch.frame(1)), (&b"one"[..], &b"three"[..]));
+        batch.clear();
+        assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn a_frame_above_the_maximum_is_refused() {
+        let mut batch = Batch::new(1);
+        assert!(!batch.push(&vec![0; MAX_FRAME + 1], VnetHeader::default()));
+        assert!(batch.push(&vec![7; MAX_FRAME], VnetHeader::default()));
+    }
+
+    #[test]
+    fn a_header_goes_into_the_headroom() {
+        let mut batch = Batch::new(3);
+        assert!(batch.push(b"frame", VnetHeader::default()));
+        let whole = batch.prepend(0, b"head-", usize::MAX);
+        assert_eq!(batch.bytes(whole), b"head-frame");
+        let cut = batch.prepend(0, b"cut-", 2);
+        assert_eq!(batch.bytes(cut), b"cut-fr");
+        assert_eq!(batch.frame(0), b"frame");
+    }
+
+    #[test]
+    fn a_vnet_header_read_with_the_frame_lands_in_the_headroom() {
+        let mut batch = Batch::new(1);
+        let slot = batch.next_slot(4).unwrap();
+        slot[..9].copy_from_slice(b"vnetframe");
+        assert!(batch.commit(5, VnetHeader::default()));
+        assert_eq!(batch.frame(0), b"frame");
+        assert!(batch.next_slot(0).is_none());
+    }
+
+    #[test]
+    fn free_slots_are_those_after_the_held_frames() {
+        let mut batch = Batch::new(4);
+        assert!(batch.push(b"x", VnetHeader::default()));
+        assert_eq!(batch.free_slots().count(), 3);
+        assert!(batch.free_slots().all(|slot| slot.len() == MAX_FRAME));
+    }
+}

@@ -1,0 +1,172 @@
+//! The names of everything that can stop a frame.
+
+use std::fmt;
+
+/// At which point a frame was dropped; see [`Stats`](crate::Stats) for how the counts add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// While deciding what to do with a received frame: the whole frame is gone.
+    Decision,
+    /// While carrying the decision out: one copy of the frame is gone.
+    Output,
+}
+
+/// Declares the reasons once: variant, stage, name, meaning and advice belong together and are all public.
+macro_rules! drop_reasons {
+    ($($variant:ident, $stage:ident, $name:literal, $meaning:literal, $advice:literal;)*) => {
+        /// Why a frame, or one copy of a flooded frame, was dropped.
+        ///
+        /// Every drop has exactly one reason and every reason is a counter of [`Stats`](crate::Stats).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum DropReason {
+            $(#[doc = concat!($meaning, "\n\nWhat to do: ", $advice)] $variant,)*
+        }
+
+        impl DropReason {
+            /// All reasons, in the order in which they are counted and listed.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The name in outputs and metrics: lower-case words joined by `_`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it means, in one sentence.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+
+            /// What the operator can do about it.
+            #[must_use]
+            pub fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $advice,)* }
+            }
+
+            /// At which point frames are dropped for it.
+            #[must_use]
+            pub fn stage(self) -> Stage {
+                match self { $(Self::$variant => Stage::$stage,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    Truncated, Decision, "truncated",
+        "The frame is shorter than an Ethernet or IP header, or the datagram was cut by the receive buffer.",
+        "Find the sender: no working stack produces these.";
+    BadOffload, Decision, "bad_offload",
+        "The vnet header of a device contradicts its frame.",
+        "Report the kernel version: the device's driver is at fault.";
+    BadChecksum, Decision, "bad_checksum",
+        "A super-frame arrived whole with a wrong TCP checksum and cannot be split.",
+        "Look for memory or offload faults on the peer and on the path.";
+    NoVniFlag, Decision, "no_vni_flag",
+        "A VXLAN datagram is cut short or lacks the I flag (RFC 7348 section 5).",
+        "Check what sends to this UDP port: it is not VXLAN.";
+    ReservedBits, Decision, "reserved_bits",
+        "A VXLAN datagram uses flags or bits that this dataplane refuses, as Linux does.",
+        "Switch the peer's VXLAN extensions (GBP, GPE, RCO) off, or set reserved bits to be ignored.";
+    UnknownVni, Decision, "unknown_vni",
+        "No segment on this UDP port has the VNI of the datagram.",
+        "Add the segment, or remove this node from the peer's flood list.";
+    UnknownVtep, Decision, "unknown_vtep",
+        "The datagram comes from an address that is not a VTEP of the segment.",
+        "Add the peer, or make the segment open if every underlay address is to be trusted.";
+    Detached, Decision, "detached",
+        "The port or the segment was removed while the frame was on its way.",
+        "Nothing: a few are normal when ports or segments are removed.";
+    InvalidSource, Decision, "invalid_source",
+        "The source MAC address is a group address or zero.",
+        "Find the sender: it is broken or probing.";
+    PinnedSource, Decision, "pinned_source",
+        "The source MAC address is a static FDB entry for another place.",
+        "If the host has moved, change the static entry; otherwise somebody forges its address.";
+    LinkLocal, Decision, "link_local",
+        "The frame is for 01:80:C2:00:00:0X, which bridges do not forward (IEEE 802.1Q section 8.6.3).",
+        "Nothing: spanning tree, pause frames and LLDP end at the first bridge.";
+    SamePort, Decision, "same_port",
+        "The destination is on the port the frame came from.",
+        "Nothing: the sender's own link has delivered it already.";
+    SplitHorizon, Decision, "split_horizon",
+        "The frame came from the underlay and its destination is behind another VTEP.",
+        "Nothing if rare (a host has just moved); otherwise the peer's tables name the wrong VTEP.";
+    NoDestination, Decision, "no_destination",
+        "The destination is unknown or a group and there is nobody else to flood to.",
+        "Add VTEPs to the flood list, or static entries for the hosts behind them.";
+    NotIp, Decision, "not_ip",
+        "A routed segment got something that is neither IPv4 nor IPv6.",
+        "Check that the device is a TUN and that the peer uses the udp backend.";
+    BadIpHeader, Decision, "bad_ip_header",
+        "The IP header contradicts itself or the packet's length, or its checksum is wrong.",
+        "Find the sender: no working stack produces these.";
+    TtlExceeded, Decision, "ttl_exceeded",
+        "The TTL or hop limit ran out; the sender is told if it may be.",
+        "Nothing for traceroute; otherwise look for a routing loop.";
+    NoRoute, Decision, "no_route",
+        "No route of the segment contains the destination; the sender is told if it may be.",
+        "Add the route.";
+    TooBig, Decision, "too_big",
+        "The packet is larger than the segment's MTU; in routed segments the sender is told if it may be.",
+        "Set the MTU of the hosts' devices to that of the segment.";
+    OutputFull, Output, "output_full",
+        "Flooding the batch made more copies than an output may hold.",
+        "Shorten the flood list, or look for a broadcast storm.";
+    VtepGone, Output, "vtep_gone",
+        "The VTEP was removed between the decision and the sending.",
+        "Nothing: a few are normal when peers are removed.";
+    UnderlayFull, Output, "underlay_full",
+        "The underlay socket or interface had no room (EAGAIN, ENOBUFS).",
+        "Raise the send buffer and the interface's queue length; the network is slower than the hosts.";
+    UnderlayTooBig, Output, "underlay_too_big",
+        "The datagram exceeds the underlay's path MTU (EMSGSIZE).",
+        "Lower the segment's MTU or raise the underlay's.";
+    UnderlayUnreachable, Output, "underlay_unreachable",
+        "The underlay has no way to the VTEP, or the peer refused (ENETUNREACH, EHOSTUNREACH, ECONNREFUSED, ...).",
+        "Check the underlay's routes and that the peer's dataplane runs.";
+    UnderlayDenied, Output, "underlay_denied",
+        "A local firewall forbids sending (EPERM, EACCES).",
+        "Allow UDP to the VTEP's port.";
+    UnderlayFailed, Output, "underlay_failed",
+        "The underlay socket failed in a way that has no counter of its own, or does not exist.",
+        "See the event that names the error.";
+    PortFull, Output, "port_full",
+        "The device had no room (EAGAIN, ENOBUFS), or the channel's reader is too slow.",
+        "The receiver is slower than the network: give it more CPU or a longer queue.";
+    PortDown, Output, "port_down",
+        "The device is not up (EIO).",
+        "Set the link up.";
+    PortLost, Output, "port_lost",
+        "The device is gone.",
+        "Attach a new device; somebody deleted this one.";
+    PortFailed, Output, "port_failed",
+        "The device refused the frame in a way that has no counter of its own.",
+        "See the event that names the error.";
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn positions_names_and_texts_are_consistent() {
+        let mut names = HashSet::new();
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index, "counters are indexed by discriminant");
+            assert!(names.insert(reason.name()));
+            assert!(reason.name().chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+            assert!(reason.meaning().ends_with('.') && reason.advice().ends_with('.'));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What happened that an agent may want to act on.
+
+use std::fmt;
+
+use crate::drop_reason::DropReason;
+use crate::segment::{Destination, PortId, SegmentId};
+use crate::wire::MacAddr;
+
+/// Something that happened in the dataplane.
+///
+/// Events wait in a bounded queue; what did not fit is counted in [`Stats::events_lost`](crate::Stats).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A MAC address was seen for the first time, or again after its entry aged out.
+    Learned {
+        /// The segment.
+        segment: SegmentId,
+        /// The MAC address.
+        mac: MacAddr,
+        /// Where it is.
+        at: Destination,
+    },
+    /// A known MAC address was seen elsewhere.
+    Moved {
+        /// The segment.
+        segment: SegmentId,
+        /// The MAC address.
+        mac: MacAddr,
+        /// Where it was; `None` when that place itself is gone.
+        from: Option<Destination>,
+        /// Where it is.
+        to: Destination,
+    },
+    /// A MAC address was not seen for the ageing time and is forgotten.
+    Aged {
+        /// The segment.
+        segment: SegmentId,
+        /// The MAC address.
+        mac: MacAddr,
+    },
+    /// A device is gone; its port stays attached, without carrying frames, until it is detached.
+    DeviceLost {
+        /// The port.
+        port: PortId,
+        /// Name of the device.
+        name: String,
+    },
+    /// Frames are being dropped for a reason outside the dataplane. Reported once per place and reason until a
+    /// second has passed without it.
+    Trouble {
+        /// Where: a device, a VTEP or an underlay socket.
+        place: String,
+        /// Under which reason the frames are counted.
+        reason: DropReason,
+        /// What the operating system said.
+        error: String,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Learned { segment, mac, at } => write!(f, "{segment}: {mac} is at {at}"),
+            Self::Moved { segment, mac, from: Some(from), to } => {
+                write!(f, "{segment}: {mac} moved from {from} to {to}")
+            }
+            Self::Moved { segment, mac, from: None, to } => {
+                write!(f, "{segment}: {mac} moved to {to}")
+            }
+            Self::Aged { segment, mac } => write!(f, "{segment}: {mac} aged out"),
+            Self::DeviceLost { port, name } => write!(f, "device {name} ({port}) is gone"),
+            Self::Trouble { place, reason, error } => write!(f, "{place}: {error} ({reason})"),
+        }
+    }
+}

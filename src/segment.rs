@@ -1,0 +1,209 @@
+//! What the control plane says of segments, ports and VTEPs, and how they are named.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::fdb;
+use crate::wire::{Vni, vxlan};
+
+/// UDP port of flannel's udp backend, the default of [`Segment::routed`] users (flannel `pkg/backend/udp`).
+pub const FLANNEL_UDP_PORT: u16 = 8285;
+
+/// Default ageing time of learned entries, as in Linux's bridge and VXLAN devices (IEEE 802.1Q-2018 table 8-6).
+pub const DEFAULT_AGEING: Duration = Duration::from_secs(300);
+
+/// Default limit of learned entries per bridge segment.
+pub const DEFAULT_FDB_LIMIT: usize = 16_384;
+
+/// Longest flood list of a bridge segment, in VTEPs.
+pub const MAX_FLOOD: usize = 1024;
+
+/// Names a segment by what tells it apart on the wire: the UDP port, and the VNI of a bridge segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentId {
+    /// UDP port on which datagrams of the segment arrive, in host order.
+    pub udp_port: u16,
+    /// VXLAN network identifier; `None` for a routed segment.
+    pub vni: Option<Vni>,
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vni {
+            Some(vni) => write!(f, "VXLAN {vni} on UDP port {}", self.udp_port),
+            None => write!(f, "IP in UDP on port {}", self.udp_port),
+        }
+    }
+}
+
+/// Names a port of the dataplane; never means another port later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub(crate) u32);
+
+impl fmt::Display for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {}", self.0)
+    }
+}
+
+/// Names a VTEP within one dataplane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VtepId(pub(crate) u32);
+
+/// Where the control plane sends a MAC address or a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// To the VTEP at this underlay address and UDP port.
+    Vtep(SocketAddr),
+    /// To a port of this node in the same segment.
+    Port(PortId),
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vtep(vtep) => write!(f, "VTEP {vtep}"),
+            Self::Port(port) => port.fmt(f),
+        }
+    }
+}
+
+impl From<SocketAddr> for Destination {
+    fn from(vtep: SocketAddr) -> Self {
+        Self::Vtep(vtep)
+    }
+}
+
+impl From<PortId> for Destination {
+    fn from(port: PortId) -> Self {
+        Self::Port(port)
+    }
+}
+
+/// Marks a location word as a VTEP; clear means a port. Handles leave this bit free.
+const VTEP_BIT: u32 = 1 << 31;
+
+/// Where a MAC address is or a prefix leads, by handle: what the FDB and the FIB hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Location {
+    /// Behind a port of this node.
+    Port(PortId),
+    /// Behind another node.
+    Vtep(VtepId),
+}
+
+impl Location {
+    pub(crate) fn to_word(self) -> u32 {
+        match self {
+            Self::Port(port) => port.0,
+            Self::Vtep(vtep) => vtep.0 | VTEP_BIT,
+        }
+    }
+
+    pub(crate) fn from_word(word: u32) -> Self {
+        if word & VTEP_BIT == 0 {
+            Self::Port(PortId(word))
+        } else {
+            Self::Vtep(VtepId(word & !VTEP_BIT))
+        }
+    }
+}
+
+/// How a segment forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Ethernet frames in VXLAN, forwarded by MAC address.
+    Bridge(Vni),
+    /// IP packets in UDP with no header between, forwarded by prefix.
+    Routed,
+}
+
+/// A segment as the control plane wants it: one forwarding domain.
+///
+/// Make one with [`Segment::bridge`] or [`Segment::routed`] and change the fields that should differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Segment {
+    /// Bridge or routed.
+    pub kind: Kind,
+    /// UDP port to receive on, in host order. Bridge segments can share one; a routed segment has its own.
+    pub udp_port: u16,
+    /// Largest IP packet inside, in bytes without the Ethernet header (68 to 65,535).
+    ///
+    /// `None` means what a 1,500-byte underlay leaves: see [`crate::mtu::segment_mtu`].
+    pub mtu: Option<u32>,
+    /// Accept datagrams from any underlay address instead of only from known VTEPs.
+    pub open: bool,
+    /// Bridge: learn MAC addresses from frames.
+    pub learning: bool,
+    /// Bridge: time after which a learned entry that no frame refreshed is forgotten (whole seconds, at least 1);
+    /// `None` means never.
+    pub ageing: Option<Duration>,
+    /// Bridge: largest number of learned entries, at most [`fdb::MAX_LIMIT`]. About 32 bytes of memory each.
+    pub fdb_limit: usize,
+    /// Routed: this node's addresses in the segment, the source of ICMP errors; the first of each family is used.
+    ///
+    /// Without an IPv4 address errors come from 192.0.0.8, the IPv4 dummy address (RFC 7600 §4.8); without an IPv6
+    /// address there are no ICMPv6 errors.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Segment {
+    fn new(kind: Kind, udp_port: u16) -> Self {
+        Self {
+            kind,
+            udp_port,
+            mtu: None,
+            open: false,
+            learning: true,
+            ageing: Some(DEFAULT_AGEING),
+            fdb_limit: DEFAULT_FDB_LIMIT,
+            addresses: Vec::new(),
+        }
+    }
+
+    /// A bridge segment: Ethernet in VXLAN on the IANA port, 4789.
+    #[must_use]
+    pub fn bridge(vni: Vni) -> Self {
+        Self::new(Kind::Bridge(vni), vxlan::PORT)
+    }
+
+    /// A routed segment: bare IP packets in UDP on `udp_port`, as flannel's udp backend does on
+    /// [`FLANNEL_UDP_PORT`].
+    #[must_use]
+    pub fn routed(udp_port: u16) -> Self {
+        Self::new(Kind::Routed, udp_port)
+    }
+
+    /// The name under which the dataplane will know this segment.
+    #[must_use]
+    pub fn id(&self) -> SegmentId {
+        let vni = match self.kind {
+            Kind::Bridge(vni) => Some(vni),
+            Kind::Routed => None,
+        };
+        SegmentId { udp_port: self.udp_port, vni }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), crate::Error> {
+        let wrong = |what, value: String, allowed| Err(crate::Error::invalid(what, value, allowed));
+        if self.udp_port == 0 {
+            return wrong("UDP port of a segment", "0".into(), "1 to 65535");
+        }
+        if let Some(mtu) = self.mtu
+            && !(68..=65_535).contains(&mtu)
+        {
+            return wrong("MTU of a segment", mtu.to_string(), "68 to 65535 bytes");
+        }
+        if let Some(ageing) = self.ageing
+            && ageing < Duration::from_secs(1)
+        {
+            return wrong("ageing time", format!("{ageing:?}"), "at least one second, or never");
+        }
+        if self.fdb_limit > fdb::MAX_LIMIT {
+            return wrong("FDB limit", self.fdb_limit.to_string(), "0 to 1048576 entries");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! How the control plane's tables reach the workers: versioned, whole, and free for the reader.
+//!
+//! The publisher keeps the current value behind a lock and a version beside it. A reader keeps its own reference
+//! and compares versions, one load, once per batch; only when the version has changed does it take the lock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The side that publishes new values.
+#[derive(Debug)]
+pub(crate) struct Publisher<T> {
+    version: AtomicU64,
+    current: Mutex<Arc<T>>,
+}
+
+impl<T> Publisher<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { version: AtomicU64::new(0), current: Mutex::new(Arc::new(value)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<T>> {
+        // The guarded value is replaced by one assignment, so a panic cannot have left half of it.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The value published last.
+    pub(crate) fn current(&self) -> Arc<T> {
+        self.lock().clone()
+    }
+
+    /// Makes `value` what readers will see from their next batch on.
+    pub(crate) fn publish(&self, value: T) {
+        let mut current = self.lock();
+        *current = Arc::new(value);
+        // Inside the lock, so that a reader that sees this version finds this value or a newer one.
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A worker's view of the published value.
+#[derive(Debug)]
+pub(crate) struct Reader<T> {
+    publisher: Arc<Publisher<T>>,
+    version: u64,
+    value: Arc<T>,
+}
+
+impl<T> Reader<T> {
+    pub(crate) fn new(publisher: Arc<Publisher<T>>) -> Self {
+        // The version is read first: should a publication come between, the next refresh repeats it harmlessly.
+        let version = publisher.version.load(Ordering::Acquire);
+        let value = publisher.current();
+        Self { publisher, version, value }
+    }
+
+    /// Takes over the newest value and says whether there was one.
+    #[inline]
+    pub(crate) fn refresh(&mut self) -> bool {
+        let version = self.publisher.version.load(Ordering::Acquire);
+        if version == self.version {
+            return false;
+        }
+        self.value = self.publisher.current();
+        self.version = version;
+        true
+    }
+
+    /// The value as of the last refresh.
+    pub(crate) fn value(&self) -> &Arc<T> {
+        &self.value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_sees_a_publication_once() {
+        let publisher = Arc::new(Publisher::new(1));
+        let mut reader = Reader::new(publisher.clone());
+        assert!(!reader.refresh());
+        publisher.publish(2);
+        publisher.publish(3);
+        assert_eq!(**reader.value(), 1, "nothing changes under a batch");
+        assert!(reader.refresh());
+        assert_eq!(**reader.value(), 3);
+        assert!(!reader.refresh());
+    }
+
+    #[test]
+    fn readers_only_move_forward() {
+        let publisher = Arc::new(Publisher::new(0_u64));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let mut reader = Reader::new(publisher.clone());
+                scope.spawn(move || {
+                    let mut last = 0;
+                    while last < 10_000 {
+                        reader.refresh();
+                        assert!(**reader.value() >= last);
+                        last = **reader.value();
+                    }
+                });
+            }
+            for n in 1..=10_000 {
+                publisher.publish(n);
+            }
+        });
+    }
+}

@@ -1,0 +1,188 @@
+//! Statistics: what became of every frame, by port, VTEP, segment and drop reason.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::drop_reason::{DropReason, Stage};
+use crate::segment::{PortId, SegmentId};
+
+/// Packets and bytes in both directions, as seen from the dataplane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets received from there.
+    pub received_packets: u64,
+    /// Bytes received from there.
+    pub received_bytes: u64,
+    /// Packets sent there.
+    pub sent_packets: u64,
+    /// Bytes sent there.
+    pub sent_bytes: u64,
+}
+
+/// What became of all frames; every frame is counted exactly once at each of two stages.
+///
+/// 1. The decision: `received = forwarded + flooded + dropped at the decision`.
+/// 2. The output, for each copy:
+///    `forwarded + chunks + copies + generated = sent + delivered + dropped at the output`.
+///
+/// Both hold whenever no batch is under way; [`Totals::is_conserved`] checks them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Frames and datagrams read from ports and underlay sockets.
+    pub received: u64,
+    /// Frames with one destination.
+    pub forwarded: u64,
+    /// Chunks beyond the first of forwarded super-frames that had to be split.
+    pub chunks: u64,
+    /// Frames for everybody, or for a destination that is not known.
+    pub flooded: u64,
+    /// Copies, whole or in chunks, that were made of the flooded frames.
+    pub copies: u64,
+    /// ICMP errors made by the dataplane.
+    pub generated: u64,
+    /// Datagrams that the underlay took.
+    pub sent: u64,
+    /// Frames that a device took.
+    pub delivered: u64,
+    /// MAC addresses that were not learned because the FDB was full; their frames were forwarded.
+    pub learning_refused: u64,
+    /// ICMP errors that were not made because of the rate limit or for want of a source address.
+    pub answers_withheld: u64,
+    drops: Vec<u64>,
+}
+
+impl Totals {
+    /// Frames or copies dropped for `reason`.
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// Reasons for which anything was dropped, with the number dropped.
+    pub fn drop_reasons(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL.iter().map(|reason| (*reason, self.drops(*reason))).filter(|(_, n)| *n > 0)
+    }
+
+    pub(crate) fn add_drops(&mut self, reason: DropReason, n: u64) {
+        self.drops.resize(DropReason::ALL.len(), 0);
+        self.drops[reason as usize] += n;
+    }
+
+    /// Everything dropped at one stage.
+    #[must_use]
+    pub fn dropped_at(&self, stage: Stage) -> u64 {
+        self.drop_reasons().filter(|(reason, _)| reason.stage() == stage).map(|(_, n)| n).sum()
+    }
+
+    /// Whether every frame and every copy is accounted for.
+    #[must_use]
+    pub fn is_conserved(&self) -> bool {
+        let decided = self.forwarded + self.flooded + self.dropped_at(Stage::Decision);
+        let output = self.sent + self.delivered + self.dropped_at(Stage::Output);
+        self.received == decided
+            && self.forwarded + self.chunks + self.copies + self.generated == output
+    }
+}
+
+/// Statistics of one port. Bytes are those of the frames on the device, without the vnet header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortStats {
+    /// The port.
+    pub id: PortId,
+    /// Name of the device.
+    pub name: String,
+    /// Segment it is attached to.
+    pub segment: SegmentId,
+    /// Frames from and to the device.
+    pub traffic: Traffic,
+}
+
+/// Statistics of one VTEP. Bytes are UDP payload: what is inside the datagrams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VtepStats {
+    /// Underlay address and UDP port.
+    pub address: SocketAddr,
+    /// Datagrams from and to the VTEP.
+    pub traffic: Traffic,
+}
+
+/// Statistics of one segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentStats {
+    /// The segment.
+    pub id: SegmentId,
+    /// Inner frames: received from the underlay, and sent or flooded towards it (once per frame).
+    pub traffic: Traffic,
+    /// Learned FDB entries.
+    pub learned: usize,
+    /// Largest number of learned FDB entries.
+    pub fdb_limit: usize,
+}
+
+/// A set of statistics, read while traffic flows: each number is exact, but they are not of one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// All frames.
+    pub totals: Totals,
+    /// By port.
+    pub ports: Vec<PortStats>,
+    /// By VTEP.
+    pub vteps: Vec<VtepStats>,
+    /// By segment.
+    pub segments: Vec<SegmentStats>,
+    /// Datagrams the kernel dropped before they could be read, because a receive buffer was full.
+    pub socket_overflows: u64,
+    /// Events that were lost because nobody read them.
+    pub events_lost: u64,
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "received {} packets {} bytes, sent {} packets {} bytes",
+            self.received_packets, self.received_bytes, self.sent_packets, self.sent_bytes
+        )
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = &self.totals;
+        writeln!(
+            f,
+            "frames: {} received, {} forwarded, {} flooded as {} copies; {} sent, {} delivered, {} generated",
+            t.received, t.forwarded, t.flooded, t.copies, t.sent, t.delivered, t.generated
+        )?;
+        for segment in &self.segments {
+            write!(f, "segment {}: {}", segment.id, segment.traffic)?;
+            match segment.id.vni {
+                Some(_) => {
+                    writeln!(f, "; {} of {} MACs learned", segment.learned, segment.fdb_limit)?
+                }
+                None => writeln!(f)?,
+            }
+        }
+        for port in &self.ports {
+            writeln!(f, "port {}: {}", port.name, port.traffic)?;
+        }
+        for vtep in &self.vteps {
+            writeln!(f, "VTEP {}: {}", vtep.address, vtep.traffic)?;
+        }
+        for (reason, n) in t.drop_reasons() {
+            writeln!(f, "dropped {n}: {reason}: {} {}", reason.meaning(), reason.advice())?;
+        }
+        for (n, text) in [
+            (t.learning_refused, "MAC addresses not learned: FDB full"),
+            (t.answers_withheld, "ICMP errors withheld"),
+            (self.socket_overflows, "datagrams lost in full receive buffers"),
+            (self.events_lost, "events lost"),
+        ] {
+            if n > 0 {
+                writeln!(f, "{n} {text}")?;
+            }
+        }
+        Ok(())
+    }
+}
