@@ -220,6 +220,13 @@ impl Batch {
         &self.memory[span.range()]
     }
 
+    /// Takes the first `bytes` bytes off frame `index`, all of it if it is shorter.
+    pub(crate) fn strip(&mut self, index: usize, bytes: usize) {
+        let span = &mut self.slots[index].span;
+        let bytes = (bytes as u32).min(span.len);
+        *span = Span { start: span.start + bytes, len: span.len - bytes };
+    }
+
     /// Writes `header` directly in front of frame `index`, into its headroom, and returns the run of the header
     /// and at most `keep` bytes of the frame.
     ///

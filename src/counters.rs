@@ -37,10 +37,6 @@ impl<T: Default> PerWorker<T> {
         &self.0[worker]
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|padded| &**padded)
     }

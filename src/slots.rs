@@ -29,11 +29,6 @@ impl<T> Slots<T> {
         Self { slots: Vec::new(), free: Vec::new() }
     }
 
-    /// Number of values.
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
     /// Adds the value that `make` builds from its handle, or returns `None` when no handle is left.
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(u32) -> T) -> Option<u32> {
         let index = match self.free.pop() {
@@ -69,14 +64,6 @@ impl<T> Slots<T> {
         slot.value.as_ref()
     }
 
-    pub(crate) fn get_mut(&mut self, handle: u32) -> Option<&mut T> {
-        let slot = self.slots.get_mut((handle & INDEX_MASK) as usize)?;
-        if slot.generation != handle >> INDEX_BITS {
-            return None;
-        }
-        slot.value.as_mut()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().filter_map(|slot| slot.value.as_ref())
     }
@@ -96,7 +83,7 @@ mod tests {
         assert_eq!(slots.get(a), None, "the old handle does not see the new value");
         assert_eq!(slots.remove(a), None);
         assert_eq!(slots.get(b), Some(&'b'));
-        assert_eq!(slots.len(), 1);
+        assert_eq!(slots.iter().count(), 1);
     }
 
     #[test]

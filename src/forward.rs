@@ -1,0 +1,243 @@
+//! Forwarding: from a batch of frames to what is to be sent and delivered.
+//!
+//! A [`Forwarder`] is a function with a little memory of its own (scratch space, the ICMP rate limit): it reads a
+//! snapshot of the tables, learns into the shared FDBs, and counts. It owns no device, thread or clock.
+
+mod bridge;
+mod emit;
+mod icmp;
+mod outcome;
+mod routed;
+
+use std::time::Duration;
+
+use crate::batch::Batch;
+use crate::counters::WorkerCounters;
+use crate::drop_reason::DropReason;
+use crate::event::Event;
+use crate::fdb::{Learned, seconds};
+use crate::gso::Chunk;
+use crate::hash::mix;
+use crate::output::Output;
+use crate::segment::{Destination, Location, PortId, SegmentId};
+use crate::tables::{Bridge, SegmentEntry, SegmentTable, Tables};
+use crate::wire::MacAddr;
+use emit::{Emitter, Encapsulation};
+use icmp::Budget;
+
+/// New and moved MAC addresses that are learned per batch: bounds what a flood of forged addresses costs.
+const NEWS_PER_BATCH: u32 = 32;
+
+/// Forwards batches for one worker.
+#[derive(Debug)]
+pub struct Forwarder {
+    worker: usize,
+    chunks: Vec<Chunk>,
+    icmp: Budget,
+}
+
+/// What became of one received frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// To one destination, in so many pieces.
+    Forwarded(u64),
+    /// To everybody, in so many copies.
+    Flooded(u64),
+    Dropped(DropReason),
+}
+
+impl Fate {
+    fn forwarded(emitted: Result<u64, DropReason>) -> Self {
+        emitted.map_or_else(Self::Dropped, Self::Forwarded)
+    }
+
+    fn flooded(emitted: Result<u64, DropReason>) -> Self {
+        emitted.map_or_else(Self::Dropped, Self::Flooded)
+    }
+}
+
+/// The running counts of one batch, written to the shared counters once at its end.
+#[derive(Debug, Default)]
+struct Tally {
+    frames: u64,
+    bytes: u64,
+    forwarded: u64,
+    chunks: u64,
+    flooded: u64,
+    copies: u64,
+}
+
+impl Tally {
+    #[inline]
+    fn add(&mut self, bytes: usize, fate: Fate, counters: &WorkerCounters) {
+        self.frames += 1;
+        self.bytes += bytes as u64;
+        match fate {
+            Fate::Forwarded(pieces) => {
+                self.forwarded += 1;
+                self.chunks += pieces - 1;
+            }
+            Fate::Flooded(copies) => {
+                self.flooded += 1;
+                self.copies += copies;
+            }
+            Fate::Dropped(reason) => counters.dropped(reason),
+        }
+    }
+
+    fn flush(&self, counters: &WorkerCounters) {
+        counters.received.add(self.frames);
+        counters.forwarded.add(self.forwarded);
+        counters.chunks.add(self.chunks);
+        counters.flooded.add(self.flooded);
+        counters.copies.add(self.copies);
+    }
+}
+
+/// What all frames of a batch share.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    tables: &'a Tables,
+    counters: &'a WorkerCounters,
+    worker: usize,
+    now: Duration,
+    second: u32,
+}
+
+impl Forwarder {
+    /// Makes the forwarder of worker `worker`, counted from 0 and below the number the tables were made for.
+    #[must_use]
+    pub fn new(worker: usize) -> Self {
+        Self { worker, chunks: Vec::new(), icmp: Budget::new() }
+    }
+
+    fn context<'a>(&self, tables: &'a Tables, now: Duration) -> Context<'a> {
+        let (worker, second) = (self.worker, seconds(now));
+        Context { tables, counters: tables.counters.of(worker), worker, now, second }
+    }
+
+    /// Forwards a batch of frames that were read from `port`, and adds the decisions to `output`.
+    ///
+    /// `now` is the time since any fixed origin, the same as in [`Tables::apply`].
+    ///
+    /// # Panics
+    /// When the tables were made for fewer workers than this one's number.
+    pub fn from_port(
+        &mut self,
+        tables: &Tables,
+        now: Duration,
+        port: PortId,
+        batch: &mut Batch,
+        output: &mut Output,
+    ) {
+        let context = self.context(tables, now);
+        let attached =
+            tables.port(port).and_then(|port| Some((port, tables.segment(port.segment)?)));
+        let Some((port, segment)) = attached else {
+            detached(batch, context.counters);
+            return;
+        };
+        match &segment.table {
+            SegmentTable::Bridge(bridge) => {
+                self.bridge_from_port(context, port, segment, bridge, batch, output)
+            }
+            SegmentTable::Routed(routed) => {
+                self.route_from_port(context, port, segment, routed, batch, output)
+            }
+        }
+    }
+
+    /// Forwards a batch of datagrams that were received on UDP port `udp_port` (host order), and adds the decisions
+    /// to `output`.
+    ///
+    /// # Panics
+    /// When the tables were made for fewer workers than this one's number.
+    pub fn from_underlay(
+        &mut self,
+        tables: &Tables,
+        now: Duration,
+        udp_port: u16,
+        batch: &mut Batch,
+        output: &mut Output,
+    ) {
+        let context = self.context(tables, now);
+        let routed = tables.segment(SegmentId { udp_port, vni: None });
+        match routed.map(|segment| (segment, &segment.table)) {
+            Some((segment, SegmentTable::Routed(routed))) => {
+                self.route_from_underlay(context, segment, routed, batch, output);
+            }
+            _ => self.bridge_from_underlay(context, udp_port, batch, output),
+        }
+    }
+
+    fn emitter<'a>(
+        &'a mut self,
+        context: Context<'a>,
+        segment: &SegmentEntry,
+        output: &'a mut Output,
+    ) -> Emitter<'a> {
+        let encapsulation = match segment.id.vni {
+            Some(vni) => Encapsulation::Vxlan(vni),
+            None => Encapsulation::Bare(segment.id.udp_port),
+        };
+        Emitter {
+            output,
+            counters: context.counters,
+            chunks: &mut self.chunks,
+            seed: entropy_seed(context.tables.seed),
+            encapsulation,
+            mtu: segment.mtu,
+        }
+    }
+}
+
+/// Counts a batch that has nowhere to go any more.
+fn detached(batch: &Batch, counters: &WorkerCounters) {
+    let mut tally = Tally::default();
+    for index in 0..batch.len() {
+        tally.add(batch.frame(index).len(), Fate::Dropped(DropReason::Detached), counters);
+    }
+    tally.flush(counters);
+}
+
+/// Where the control plane would say a location is; `None` when it is gone.
+pub(crate) fn destination(tables: &Tables, location: Location) -> Option<Destination> {
+    match location {
+        Location::Port(port) => tables.port(port).map(|port| Destination::Port(port.id)),
+        Location::Vtep(vtep) => tables.vtep_address(vtep).map(Destination::Vtep),
+    }
+}
+
+/// Learns that `mac` is at `location` and reports what is new.
+#[inline]
+fn learn(
+    context: Context<'_>,
+    segment: SegmentId,
+    bridge: &Bridge,
+    (mac, location): (MacAddr, Location),
+    news: &mut u32,
+    output: &mut Output,
+) {
+    match bridge.fdb.learn(mac, location, context.second, *news > 0) {
+        Learned::Known | Learned::Later => {}
+        Learned::Full => context.counters.learning_refused.add(1),
+        Learned::New => {
+            *news -= 1;
+            if let Some(at) = destination(context.tables, location) {
+                output.event(Event::Learned { segment, mac, at });
+            }
+        }
+        Learned::Moved { from } => {
+            *news -= 1;
+            if let Some(to) = destination(context.tables, location) {
+                let from = destination(context.tables, from);
+                output.event(Event::Moved { segment, mac, from, to });
+            }
+        }
+    }
+}
+
+/// The seed under which source ports are chosen: apart from that of the tables, which must not show on the wire.
+fn entropy_seed(tables_seed: u64) -> u64 {
+    mix(tables_seed, 0x656e_7472_6f70_7921)
+}

@@ -1,0 +1,203 @@
+//! ICMP errors of routed segments: when they may be sent, and what they say.
+//!
+//! An error is built in place: its headers go into the headroom of the packet it is about, and the packet, cut to
+//! length, is the quotation.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use etherparse::{
+    Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header, icmpv4,
+    icmpv6,
+};
+
+use crate::batch::{Batch, Span};
+use crate::tables::Routed;
+use crate::wire::ip::{PROTO_ICMP, PROTO_ICMPV6, V4_HEADER_LEN, V6_HEADER_LEN};
+use crate::wire::{Fragment, FrameInfo};
+
+/// Largest ICMPv4 error, in bytes of the whole packet (RFC 1812 §4.3.2.3).
+const MAX_V4: usize = 576;
+/// Largest ICMPv6 error, in bytes of the whole packet: the smallest IPv6 MTU (RFC 4443 §2.4 (c)).
+const MAX_V6: usize = 1280;
+/// ICMP header with the unused or MTU word.
+const ICMP_HEADER: usize = 8;
+/// TTL and hop limit of errors (kernel `net.ipv4.ip_default_ttl`).
+const TTL: u8 = 64;
+
+/// Errors that a forwarder may make at once, and how many more each second (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f);
+/// the burst is that of kernel `net.ipv4.icmp_msgs_burst`).
+const BURST: u32 = 50;
+const PER_SECOND: u32 = 100;
+
+/// What is wrong with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// Its TTL or hop limit ran out.
+    TimeExceeded,
+    /// No route leads to its destination.
+    NoRoute,
+    /// It exceeds the MTU, given in bytes.
+    TooBig(u32),
+}
+
+/// A token bucket of errors.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    tokens: u32,
+    refilled: Duration,
+}
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self { tokens: BURST, refilled: Duration::ZERO }
+    }
+
+    pub(crate) fn take(&mut self, now: Duration) -> bool {
+        let interval = Duration::from_secs(1) / PER_SECOND;
+        let elapsed = now.saturating_sub(self.refilled);
+        let new = elapsed.as_nanos() / interval.as_nanos();
+        if new >= u128::from(BURST) {
+            self.tokens = BURST;
+            self.refilled = now;
+        } else {
+            self.tokens = BURST.min(self.tokens + new as u32);
+            self.refilled += interval * new as u32;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(left) => {
+                self.tokens = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Whether an error may be sent about this packet: not about ICMP errors, group or unspecified addresses, or
+/// fragments after the first (RFC 1122 §3.2.2, RFC 1812 §4.3.2.7, RFC 4443 §2.4 (e)).
+pub(crate) fn may_answer(packet: &[u8], info: &FrameInfo) -> bool {
+    let Some((source, destination)) = info.addresses(packet) else { return false };
+    let individual = |address: IpAddr| match address {
+        IpAddr::V4(v4) => {
+            !(v4.is_multicast() || v4.is_broadcast() || v4.is_unspecified() || v4.is_loopback())
+        }
+        IpAddr::V6(v6) => !(v6.is_multicast() || v6.is_unspecified() || v6.is_loopback()),
+    };
+    let kind = packet.get(usize::from(info.l4_offset)).copied();
+    let about_error = match (info.protocol, kind) {
+        // Echo, router discovery, timestamps and the other queries (IANA "ICMP Type Numbers"); all else is an error.
+        (PROTO_ICMP, Some(kind)) => !matches!(kind, 0 | 8 | 9 | 10 | 13..=18),
+        // Errors are below 128 (RFC 4443 §2.1); redirects are not to be answered either (§2.4 (e.2)).
+        (PROTO_ICMPV6, Some(kind)) => kind < 128 || kind == 137,
+        (PROTO_ICMP | PROTO_ICMPV6, None) => true,
+        _ => false,
+    };
+    info.fragment != Fragment::Later
+        && !about_error
+        && individual(source)
+        && individual(destination)
+}
+
+/// Builds the error about packet `index` of the batch, addressed to its sender, and says where it lies.
+///
+/// `None` when the segment has no address to send it from, or the packet cannot be quoted.
+pub(crate) fn answer(
+    batch: &mut Batch,
+    index: usize,
+    info: &FrameInfo,
+    problem: Problem,
+    routed: &Routed,
+) -> Option<Span> {
+    let packet = batch.frame(index);
+    let mut header = [0; V6_HEADER_LEN + ICMP_HEADER];
+    let (len, quoted) = match info.addresses(packet)?.0 {
+        IpAddr::V4(to) => {
+            let quote = &packet[..packet.len().min(MAX_V4 - V4_HEADER_LEN - ICMP_HEADER)];
+            let icmp = Icmpv4Header::with_checksum(v4_type(problem), quote).to_bytes();
+            let payload = u16::try_from(icmp.len() + quote.len()).ok()?;
+            let mut ip =
+                Ipv4Header::new(payload, TTL, IpNumber::ICMP, routed.icmp_v4.octets(), to.octets())
+                    .ok()?;
+            ip.header_checksum = ip.calc_header_checksum();
+            (concat(&mut header, &ip.to_bytes(), &icmp)?, quote.len())
+        }
+        IpAddr::V6(to) => {
+            let from = routed.icmp_v6?.octets();
+            let quote = &packet[..packet.len().min(MAX_V6 - V6_HEADER_LEN - ICMP_HEADER)];
+            let icmp = Icmpv6Header::with_checksum(v6_type(problem), from, to.octets(), quote)
+                .ok()?
+                .to_bytes();
+            let ip = Ipv6Header {
+                payload_length: u16::try_from(icmp.len() + quote.len()).ok()?,
+                next_header: IpNumber::IPV6_ICMP,
+                hop_limit: TTL,
+                source: from,
+                destination: to.octets(),
+                ..Ipv6Header::default()
+            };
+            (concat(&mut header, &ip.to_bytes(), &icmp)?, quote.len())
+        }
+    };
+    Some(batch.prepend(index, &header[..len], quoted))
+}
+
+/// Puts two headers next to each other and returns their length.
+fn concat(into: &mut [u8], first: &[u8], second: &[u8]) -> Option<usize> {
+    let len = first.len() + second.len();
+    into.get_mut(..first.len())?.copy_from_slice(first);
+    into.get_mut(first.len()..len)?.copy_from_slice(second);
+    Some(len)
+}
+
+fn v4_type(problem: Problem) -> Icmpv4Type {
+    match problem {
+        Problem::TimeExceeded => {
+            Icmpv4Type::TimeExceeded(icmpv4::TimeExceededCode::TtlExceededInTransit)
+        }
+        Problem::NoRoute => {
+            Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Network)
+        }
+        // RFC 1191 §4.
+        Problem::TooBig(mtu) => {
+            let next_hop_mtu = mtu.min(u32::from(u16::MAX)) as u16;
+            Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::FragmentationNeeded {
+                next_hop_mtu,
+            })
+        }
+    }
+}
+
+fn v6_type(problem: Problem) -> Icmpv6Type {
+    match problem {
+        Problem::TimeExceeded => {
+            Icmpv6Type::TimeExceeded(icmpv6::TimeExceededCode::HopLimitExceeded)
+        }
+        Problem::NoRoute => {
+            Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::NoRoute)
+        }
+        // RFC 4443 §3.2.
+        Problem::TooBig(mtu) => Icmpv6Type::PacketTooBig { mtu },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_followed_by_a_steady_rate() {
+        let mut budget = Budget::new();
+        let taken = |budget: &mut Budget, now| (0..1000).filter(|_| budget.take(now)).count();
+        assert_eq!(taken(&mut budget, Duration::ZERO), BURST as usize);
+        assert_eq!(taken(&mut budget, Duration::from_millis(100)), 10);
+        assert_eq!(taken(&mut budget, Duration::from_secs(3600)), BURST as usize);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_gives_nothing_away() {
+        let mut budget = Budget::new();
+        while budget.take(Duration::from_secs(10)) {}
+        assert!(!budget.take(Duration::from_secs(5)));
+    }
+}

@@ -1,0 +1,57 @@
+//! What became of the descriptors, and what time alone brings about.
+
+use std::time::Duration;
+
+use crate::drop_reason::DropReason;
+use crate::event::Event;
+use crate::fdb::seconds;
+use crate::output::{Deliver, Output, Transmit};
+use crate::tables::Tables;
+
+use super::Forwarder;
+
+/// Whoever carries an output out reports the outcome of each descriptor here, exactly once.
+impl Forwarder {
+    /// The underlay took a datagram of `bytes` bytes of UDP payload.
+    #[inline]
+    pub fn sent(&self, tables: &Tables, transmit: &Transmit, bytes: usize) {
+        tables.counters.of(self.worker).sent.add(1);
+        if let Some(vtep) = tables.vtep(transmit.vtep) {
+            vtep.counters.of(self.worker).sent(1, bytes as u64);
+        }
+    }
+
+    /// The port took a frame of `bytes` bytes.
+    #[inline]
+    pub fn delivered(&self, tables: &Tables, deliver: &Deliver, bytes: usize) {
+        tables.counters.of(self.worker).delivered.add(1);
+        if let Some(port) = tables.port(deliver.port) {
+            port.counters.of(self.worker).sent(1, bytes as u64);
+        }
+    }
+
+    /// A datagram or frame was not taken; `reason` is one of [`Stage::Output`](crate::Stage::Output).
+    pub fn undelivered(&self, tables: &Tables, reason: DropReason) {
+        tables.counters.of(self.worker).dropped(reason);
+    }
+
+    /// Counts `datagrams` that were received cut short, and so cannot be forwarded.
+    pub fn truncated(&self, tables: &Tables, datagrams: u64) {
+        let counters = tables.counters.of(self.worker);
+        counters.received.add(datagrams);
+        for _ in 0..datagrams {
+            counters.dropped(DropReason::Truncated);
+        }
+    }
+
+    /// Forgets learned FDB entries whose time is over. To be called about once a second, by one worker of all.
+    pub fn tick(&self, tables: &Tables, now: Duration, output: &mut Output) {
+        for segment in tables.segments.values() {
+            if let Some(bridge) = segment.bridge() {
+                bridge.fdb.age(seconds(now), |entry| {
+                    output.event(Event::Aged { segment: segment.id, mac: entry.mac });
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Routed segments: IP packets by longest prefix.
+//!
+//! A node decrements the TTL once, when a packet enters the overlay from a port; the node that takes it out again
+//! does not count as a second hop.
+
+use std::net::IpAddr;
+
+use crate::batch::Batch;
+use crate::drop_reason::DropReason;
+use crate::output::{Deliver, Output};
+use crate::segment::Location;
+use crate::tables::{PortEntry, Routed, SegmentEntry};
+use crate::wire::{FrameInfo, IpError, L3, VnetHeader, ip};
+
+use super::emit::{Targets, recognise};
+use super::icmp::{self, Problem};
+use super::{Context, Fate, Forwarder, Tally};
+
+/// "Don't fragment" in the first byte of the IPv4 flags and offset field (RFC 791 §3.1).
+const DONT_FRAGMENT: u8 = 0x40;
+
+fn parse(packet: &[u8]) -> Result<FrameInfo, DropReason> {
+    FrameInfo::parse_ip(packet).map_err(|error| match error {
+        IpError::Truncated => DropReason::Truncated,
+        IpError::Version => DropReason::NotIp,
+        _ => DropReason::BadIpHeader,
+    })
+}
+
+fn destination(packet: &[u8], info: &FrameInfo) -> Result<IpAddr, DropReason> {
+    let (_, to) = info.addresses(packet).ok_or(DropReason::BadIpHeader)?;
+    let group = match to {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_multicast(),
+    };
+    // Groups are not routed: hosts send to them on every link, so these are no errors to answer.
+    if group { Err(DropReason::NoDestination) } else { Ok(to) }
+}
+
+/// The TTL or hop limit.
+fn ttl(packet: &[u8], info: &FrameInfo) -> u8 {
+    let at = if info.l3 == L3::Ipv4 { 8 } else { 7 };
+    packet.get(at).copied().unwrap_or(0)
+}
+
+impl Forwarder {
+    pub(super) fn route_from_port(
+        &mut self,
+        context: Context<'_>,
+        port: &PortEntry,
+        segment: &SegmentEntry,
+        routed: &Routed,
+        batch: &mut Batch,
+        output: &mut Output,
+    ) {
+        let mut tally = Tally::default();
+        for index in 0..batch.len() {
+            let bytes = batch.frame(index).len();
+            let from = (port, segment, routed);
+            let fate = match self.route_packet(context, from, batch, index, output) {
+                Ok(fate) => fate,
+                Err(reason) => {
+                    self.report(context, from, batch, index, reason, output);
+                    Fate::Dropped(reason)
+                }
+            };
+            tally.add(bytes, fate, context.counters);
+        }
+        port.counters.of(context.worker).received(tally.frames, tally.bytes);
+        segment.counters.of(context.worker).sent(tally.frames, tally.bytes);
+        tally.flush(context.counters);
+    }
+
+    /// Decides about one packet from a port.
+    #[inline]
+    fn route_packet(
+        &mut self,
+        context: Context<'_>,
+        (port, segment, routed): (&PortEntry, &SegmentEntry, &Routed),
+        batch: &mut Batch,
+        index: usize,
+        output: &mut Output,
+    ) -> Result<Fate, DropReason> {
+        let packet = batch.frame_mut(index);
+        let info = parse(packet)?;
+        let to = destination(packet, &info)?;
+        let hop = routed.fib.lookup(to).ok_or(DropReason::NoRoute)?;
+        if ttl(packet, &info) <= 1 {
+            return Err(DropReason::TtlExceeded);
+        }
+        let len = packet.len();
+        let vnet = batch.vnet(index);
+        if vnet != VnetHeader::default() && vnet.validate(len).is_err() {
+            return Err(DropReason::BadOffload);
+        }
+        if !vnet.is_gso() && len as u32 > segment.mtu {
+            return Err(DropReason::TooBig);
+        }
+        let targets = match hop {
+            Location::Port(other) if other == port.id => return Err(DropReason::SamePort),
+            Location::Port(other) => context.tables.port(other).map(Targets::port),
+            Location::Vtep(vtep) => context.tables.vtep(vtep).map(|entry| Targets::vtep(&entry.id)),
+        };
+        let targets = targets.ok_or(DropReason::NoRoute)?;
+        let packet = batch.frame_mut(index);
+        match info.l3 {
+            L3::Ipv4 => ip::decrement_ttl_v4(packet),
+            _ => ip::decrement_hop_limit(packet),
+        }
+        let mut emitter = self.emitter(context, segment, output);
+        Ok(Fate::forwarded(emitter.emit(batch, index, vnet, Some(info), &targets)))
+    }
+
+    /// Tells the sender of a dropped packet why, if it may be told.
+    fn report(
+        &mut self,
+        context: Context<'_>,
+        (port, segment, routed): (&PortEntry, &SegmentEntry, &Routed),
+        batch: &mut Batch,
+        index: usize,
+        reason: DropReason,
+        output: &mut Output,
+    ) {
+        let packet = batch.frame(index);
+        let Ok(info) = parse(packet) else { return };
+        let problem = match reason {
+            DropReason::TtlExceeded => Problem::TimeExceeded,
+            DropReason::NoRoute => Problem::NoRoute,
+            // A packet that may be fragmented is nobody's error (RFC 1191 §3); IPv6 routers never fragment.
+            DropReason::TooBig
+                if info.l3 == L3::Ipv6 || packet.get(6).is_some_and(|b| b & DONT_FRAGMENT != 0) =>
+            {
+                Problem::TooBig(segment.mtu)
+            }
+            _ => return,
+        };
+        if !icmp::may_answer(packet, &info) {
+            return;
+        }
+        let answer = if self.icmp.take(context.now) {
+            icmp::answer(batch, index, &info, problem, routed)
+        } else {
+            None
+        };
+        match answer {
+            Some(body) => {
+                context.counters.generated.add(1);
+                let (vnet, head) = Default::default();
+                let deliver = Deliver { port: port.id, vnet, head, body };
+                self.emitter(context, segment, output).deliver(deliver);
+            }
+            None => context.counters.answers_withheld.add(1),
+        }
+    }
+
+    pub(super) fn route_from_underlay(
+        &mut self,
+        context: Context<'_>,
+        segment: &SegmentEntry,
+        routed: &Routed,
+        batch: &mut Batch,
+        output: &mut Output,
+    ) {
+        let mut tally = Tally::default();
+        for index in 0..batch.len() {
+            let bytes = batch.frame(index).len();
+            let fate = match self.unwrap_packet(context, segment, routed, batch, index, output) {
+                Ok(fate) => fate,
+                Err(reason) => Fate::Dropped(reason),
+            };
+            tally.add(bytes, fate, context.counters);
+        }
+        segment.counters.of(context.worker).received(tally.frames, tally.bytes);
+        tally.flush(context.counters);
+    }
+
+    /// Decides about one datagram of a routed segment.
+    #[inline]
+    fn unwrap_packet(
+        &mut self,
+        context: Context<'_>,
+        segment: &SegmentEntry,
+        routed: &Routed,
+        batch: &mut Batch,
+        index: usize,
+        output: &mut Output,
+    ) -> Result<Fate, DropReason> {
+        let tables = context.tables;
+        let source = batch.source(index).ip();
+        let packet = batch.frame_mut(index);
+        match segment.peers.get(&source).and_then(|vtep| tables.vtep(*vtep)) {
+            Some(vtep) => vtep.counters.of(context.worker).received(1, packet.len() as u64),
+            None if segment.open && source != tables.local => output.discover(segment.id, source),
+            None => return Err(DropReason::UnknownVtep),
+        }
+        let info = parse(packet)?;
+        let port = match routed.fib.lookup(destination(packet, &info)?) {
+            Some(Location::Port(port)) => tables.port(port),
+            Some(Location::Vtep(_)) => return Err(DropReason::SplitHorizon),
+            // With one port there is no choice: the host behind it routes what has no route here.
+            None => match segment.ports[..] {
+                [port] => tables.port(port),
+                _ => return Err(DropReason::NoRoute),
+            },
+        };
+        let targets = Targets::port(port.ok_or(DropReason::NoRoute)?);
+        let vnet = recognise(packet, &info, segment.mtu)?;
+        let mut emitter = self.emitter(context, segment, output);
+        Ok(Fate::forwarded(emitter.emit(batch, index, vnet, Some(info), &targets)))
+    }
+}

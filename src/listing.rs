@@ -1,0 +1,212 @@
+//! What the tables hold, as plain data for people and agents.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::Error;
+use crate::change::{Change, MAX_DISCOVERED};
+use crate::fdb::seconds;
+use crate::fib::Prefix;
+use crate::forward::destination;
+use crate::segment::{Destination, Location, PortId, SegmentId};
+use crate::stats::{PortStats, SegmentStats, Stats, VtepStats};
+use crate::tables::{SegmentEntry, SegmentTable, Tables};
+use crate::wire::MacAddr;
+
+/// How an FDB entry came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The control plane inserted it.
+    Static,
+    /// A frame was seen.
+    Learned,
+}
+
+/// One FDB entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdbEntry {
+    /// The MAC address.
+    pub mac: MacAddr,
+    /// Where it is.
+    pub destination: Destination,
+    /// How the entry came to be.
+    pub origin: Origin,
+    /// Time since a frame from it was last seen, in whole seconds; `None` for static entries.
+    pub age: Option<Duration>,
+}
+
+/// One route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destinations.
+    pub prefix: Prefix,
+    /// Where their packets go.
+    pub next_hop: Destination,
+}
+
+/// One segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its name.
+    pub id: SegmentId,
+    /// Largest IP packet inside, in bytes.
+    pub mtu: u32,
+    /// Whether datagrams from any address are accepted.
+    pub open: bool,
+    /// Attached ports.
+    pub ports: Vec<PortId>,
+    /// VTEPs from which datagrams are accepted, whatever names them.
+    pub peers: Vec<SocketAddr>,
+    /// VTEPs that get a copy of every frame for everybody.
+    pub flood: Vec<SocketAddr>,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortInfo {
+    /// Its name within the dataplane.
+    pub id: PortId,
+    /// Name of the device.
+    pub name: String,
+    /// Segment it is attached to.
+    pub segment: SegmentId,
+    /// Whether the device takes a vnet header with each frame.
+    pub offload: bool,
+}
+
+impl Tables {
+    fn listed(&self, segment: SegmentId) -> Result<&SegmentEntry, Error> {
+        self.segment(segment).ok_or_else(|| Error::not_found(format_args!("segment {segment}")))
+    }
+
+    /// All segments, sorted by name.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let mut segments: Vec<SegmentInfo> =
+            self.segments.values().map(|entry| self.segment_info(entry)).collect();
+        segments.sort_by_key(|segment| segment.id);
+        segments
+    }
+
+    fn segment_info(&self, entry: &SegmentEntry) -> SegmentInfo {
+        let addresses = |vteps: &mut dyn Iterator<Item = _>| {
+            let mut addresses: Vec<SocketAddr> =
+                vteps.filter_map(|vtep| self.vtep_address(vtep)).collect();
+            addresses.sort();
+            addresses
+        };
+        SegmentInfo {
+            id: entry.id,
+            mtu: entry.mtu,
+            open: entry.open,
+            ports: entry.ports.to_vec(),
+            peers: addresses(&mut entry.peers.values().copied()),
+            flood: addresses(
+                &mut entry.bridge().iter().flat_map(|bridge| bridge.flood.iter().copied()),
+            ),
+        }
+    }
+
+    /// All ports, sorted by name within the dataplane.
+    #[must_use]
+    pub fn ports(&self) -> Vec<PortInfo> {
+        let info = |port: &std::sync::Arc<crate::tables::PortEntry>| PortInfo {
+            id: port.id,
+            name: port.name.clone(),
+            segment: port.segment,
+            offload: port.offload,
+        };
+        let mut ports: Vec<PortInfo> = self.ports.iter().map(info).collect();
+        ports.sort_by_key(|port| port.id);
+        ports
+    }
+
+    /// The FDB of a bridge segment, sorted by MAC address; empty for a routed segment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such segment.
+    pub fn fdb(&self, segment: SegmentId, now: Duration) -> Result<Vec<FdbEntry>, Error> {
+        let Some(bridge) = self.listed(segment)?.bridge() else { return Ok(Vec::new()) };
+        let entry = |mac, location, origin, age| {
+            destination(self, location).map(|destination| FdbEntry {
+                mac,
+                destination,
+                origin,
+                age,
+            })
+        };
+        let statics =
+            bridge.statics.iter().filter_map(|(mac, at)| entry(*mac, *at, Origin::Static, None));
+        let learned = bridge.fdb.list(seconds(now));
+        let learned =
+            learned.iter().filter(|found| bridge.pinned(found.mac).is_none()).filter_map(|found| {
+                let age = Some(Duration::from_secs(u64::from(found.age)));
+                entry(found.mac, found.location, Origin::Learned, age)
+            });
+        let mut entries: Vec<FdbEntry> = statics.chain(learned).collect();
+        entries.sort_by_key(|entry| entry.mac);
+        Ok(entries)
+    }
+
+    /// The routes of a routed segment, sorted by prefix; empty for a bridge segment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such segment.
+    pub fn routes(&self, segment: SegmentId) -> Result<Vec<Route>, Error> {
+        let SegmentTable::Routed(routed) = &self.listed(segment)?.table else {
+            return Ok(Vec::new());
+        };
+        let route =
+            |(prefix, hop)| destination(self, hop).map(|next_hop| Route { prefix, next_hop });
+        let mut routes: Vec<Route> = routed.fib.iter().filter_map(route).collect();
+        routes.sort_by_key(|route| route.prefix);
+        Ok(routes)
+    }
+
+    /// Statistics of everything in the tables.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats { totals: self.counters.sum(), ..Stats::default() };
+        stats.ports.extend(self.ports.iter().map(|port| PortStats {
+            id: port.id,
+            name: port.name.clone(),
+            segment: port.segment,
+            traffic: port.counters.sum(),
+        }));
+        stats.vteps.extend(
+            self.vteps
+                .iter()
+                .map(|vtep| VtepStats { address: vtep.address, traffic: vtep.counters.sum() }),
+        );
+        stats.segments.extend(self.segments.values().map(|segment| SegmentStats {
+            id: segment.id,
+            traffic: segment.counters.sum(),
+            learned: segment.bridge().map_or(0, |bridge| bridge.fdb.len()),
+            fdb_limit: segment.bridge().map_or(0, |bridge| bridge.fdb.limit()),
+        }));
+        stats.ports.sort_by_key(|port| port.id);
+        stats.vteps.sort_by_key(|vtep| vtep.address);
+        stats.segments.sort_by_key(|segment| segment.id);
+        stats
+    }
+
+    /// Changes that make room in open segments which have discovered many VTEPs: those behind which no MAC address
+    /// is known are given up.
+    #[must_use]
+    pub fn stale_discoveries(&self, now: Duration) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for segment in
+            self.segments.values().filter(|segment| segment.discovered.len() > MAX_DISCOVERED / 2)
+        {
+            let Some(bridge) = segment.bridge() else { continue };
+            let learned = bridge.fdb.list(seconds(now));
+            for vtep in &segment.discovered {
+                let in_use = learned.iter().any(|entry| entry.location == Location::Vtep(*vtep));
+                if let (false, Some(vtep)) = (in_use, self.vtep_address(*vtep)) {
+                    changes.push(Change::RemovePeer { segment: segment.id, vtep });
+                }
+            }
+        }
+        changes
+    }
+}
