@@ -2,6 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -39,15 +42,23 @@ impl Namespace {
         let what = || format!("making the veth pair {name_a} and {name_b}");
         check_name(name_b).attempt(what)?;
         let mut peer = LinkMessage::default();
+        peer.header.index = next_index();
         peer.attributes = vec![
             LinkAttribute::IfName(name_b.into()),
             LinkAttribute::NetNsFd(b.as_fd().as_raw_fd()),
         ];
         let data = InfoData::Veth(InfoVeth::Peer(peer));
-        a.add_link(name_a, InfoKind::Veth, Some(data)).attempt(what)
+        let add = || {
+            let mut message = link_message(name_a, InfoKind::Veth, Some(data))?;
+            message.header.index = next_index();
+            a.new_link(message)
+        };
+        add().attempt(what)
     }
 
     /// Brings a link up.
+    ///
+    /// It may take a moment until it carries anything: see [`wait_up`](Self::wait_up).
     ///
     /// # Errors
     ///
@@ -63,6 +74,26 @@ impl Namespace {
     /// When there is no such link or the kernel refuses.
     pub fn down(&self, name: &str) -> io::Result<()> {
         self.set_flag(name, LinkFlags::empty()).attempt(|| format!("taking {name} down"))
+    }
+
+    /// Waits until a link is up and connected, with all that hangs on that, such as its state as a
+    /// bridge's port.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link, or it is not up within `timeout`.
+    pub fn wait_up(&self, name: &str, timeout: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
+        let wait = || {
+            while !self.get(name)?.header.flags.contains(LinkFlags::Running | LinkFlags::LowerUp) {
+                if Instant::now() >= deadline {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "it is not"));
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        };
+        wait().attempt(|| format!("waiting for {name} to be up and connected"))
     }
 
     /// Deletes a link, and its peer where it is one of a pair.
@@ -203,12 +234,10 @@ impl Namespace {
         kind: InfoKind,
         data: Option<InfoData>,
     ) -> io::Result<()> {
-        check_name(name)?;
-        let mut info = vec![LinkInfo::Kind(kind)];
-        info.extend(data.map(LinkInfo::Data));
-        let mut message = LinkMessage::default();
-        message.attributes =
-            vec![LinkAttribute::IfName(name.into()), LinkAttribute::LinkInfo(info)];
+        self.new_link(link_message(name, kind, data)?)
+    }
+
+    fn new_link(&self, message: LinkMessage) -> io::Result<()> {
         self.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).map(drop)
     }
 
@@ -238,6 +267,25 @@ impl Namespace {
         message.header.change_mask = LinkFlags::Up;
         self.request(RouteNetlinkMessage::SetLink(message), 0).map(drop)
     }
+}
+
+/// What is asked of the kernel for a new link.
+fn link_message(name: &str, kind: InfoKind, data: Option<InfoData>) -> io::Result<LinkMessage> {
+    check_name(name)?;
+    let mut info = vec![LinkInfo::Kind(kind)];
+    info.extend(data.map(LinkInfo::Data));
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.into()), LinkAttribute::LinkInfo(info)];
+    Ok(message)
+}
+
+/// A number for one end of a pair of links.
+///
+/// Were it the same on both ends, as it is in two fresh namespaces, then the kernel would take the
+/// ends for ordinary links and put off the news that they are up for as much as a second.
+fn next_index() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Refuses what the kernel would cut off or misread.

@@ -211,19 +211,24 @@ fn a_bridge_learns_and_a_sniffer_sees_it() -> io::Result<()> {
     if !privileged("a_bridge_learns_and_a_sniffer_sees_it") {
         return Ok(());
     }
+    let time = Duration::from_secs(1);
     let switch = Namespace::new()?;
+    switch.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
     switch.add_bridge("br0")?;
     switch.up("br0")?;
     let hosts: Vec<Namespace> = (0..3).map(|_| Namespace::new()).collect::<io::Result<_>>()?;
     for (number, host) in hosts.iter().enumerate() {
         let port = format!("port{number}");
         Namespace::veth(&switch, &port, host, "eth0")?;
+        let error = switch.wait_up(&port, Duration::ZERO).expect_err("down");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
         host.sysctl("net/ipv6/conf/eth0/disable_ipv6", "1")?;
         switch.set_master(&port, "br0")?;
         switch.up(&port)?;
         host.up("eth0")?;
+        switch.wait_up(&port, time)?;
+        host.wait_up("eth0", time)?;
     }
-    let time = Duration::from_secs(1);
     let eyes = hosts.iter().map(|host| Sniffer::incoming(host, "eth0"));
     let mut eyes: Vec<Sniffer> = eyes.collect::<io::Result<_>>()?;
     let frame = |to: usize, from: usize, text: u8| -> io::Result<Vec<u8>> {
