@@ -97,6 +97,28 @@ impl Namespace {
         add().attempt(|| format!("adding neighbour {ip} at {mac:02x?} to {dev}"))
     }
 
+    /// Whether all IPv6 addresses of the link `index` work by now, which they do a moment after
+    /// both they and the link are there.
+    pub(crate) fn ipv6_works(&self, index: u32) -> io::Result<bool> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet6;
+        let addresses = self.list(&RouteNetlinkMessage::GetAddress(message))?;
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet6;
+        let routes = self.list(&RouteNetlinkMessage::GetRoute(message))?;
+        // The last thing the kernel does for an address is the route to itself.
+        let works = |ip: Ipv6Addr| {
+            let destination = RouteAttribute::Destination(ip.into());
+            routes.iter().any(|route| match route {
+                RouteNetlinkMessage::NewRoute(route) => {
+                    route.header.kind == RouteType::Local && route.attributes.contains(&destination)
+                }
+                _ => false,
+            })
+        };
+        Ok(addresses.iter().filter_map(|address| ipv6_of(address, index)).all(works))
+    }
+
     fn address_message(&self, name: &str, address: Cidr) -> io::Result<AddressMessage> {
         let mut message = AddressMessage::default();
         message.header.family = family(address.ip);
@@ -142,6 +164,16 @@ impl Namespace {
         }
         Ok(message)
     }
+}
+
+/// The address in an answer, if it is an IPv6 one of the link `index`.
+fn ipv6_of(answer: &RouteNetlinkMessage, index: u32) -> Option<Ipv6Addr> {
+    let RouteNetlinkMessage::NewAddress(address) = answer else { return None };
+    let of_link = address.header.index == index && address.header.family == AddressFamily::Inet6;
+    address.attributes.iter().filter(|_| of_link).find_map(|attribute| match attribute {
+        AddressAttribute::Address(IpAddr::V6(ip)) => Some(*ip),
+        _ => None,
+    })
 }
 
 fn family(ip: IpAddr) -> AddressFamily {

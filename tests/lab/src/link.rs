@@ -76,8 +76,10 @@ impl Namespace {
         self.set_flag(name, LinkFlags::empty()).attempt(|| format!("taking {name} down"))
     }
 
-    /// Waits until a link is up and connected, with all that hangs on that, such as its state as a
-    /// bridge's port.
+    /// Waits until a link is up and connected, with all that hangs on that: its IPv6 addresses work
+    /// and, where it is a bridge's port, it forwards.
+    ///
+    /// Without this the first packets may be lost, and with them a second until they are repeated.
     ///
     /// # Errors
     ///
@@ -85,9 +87,9 @@ impl Namespace {
     pub fn wait_up(&self, name: &str, timeout: Duration) -> io::Result<()> {
         let deadline = Instant::now() + timeout;
         let wait = || {
-            while !self.get(name)?.header.flags.contains(LinkFlags::Running | LinkFlags::LowerUp) {
+            while !self.works(name)? {
                 if Instant::now() >= deadline {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "it is not"));
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "it is not in time"));
                 }
                 thread::sleep(Duration::from_millis(1));
             }
@@ -239,6 +241,13 @@ impl Namespace {
 
     fn new_link(&self, message: LinkMessage) -> io::Result<()> {
         self.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).map(drop)
+    }
+
+    fn works(&self, name: &str) -> io::Result<bool> {
+        let header = self.get(name)?.header;
+        let connected = header.flags.contains(LinkFlags::Running | LinkFlags::LowerUp);
+        // Without IPv6 there is nothing to list.
+        Ok(connected && self.ipv6_works(header.index).unwrap_or(true))
     }
 
     fn get(&self, name: &str) -> io::Result<LinkMessage> {

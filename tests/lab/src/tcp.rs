@@ -320,3 +320,49 @@ impl Deadline {
 fn join<T>(worker: ScopedJoinHandle<'_, T>) -> T {
     worker.join().unwrap_or_else(|payload| panic::resume_unwind(payload))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    use super::{Deadline, Job, share};
+
+    #[test]
+    fn shares_add_up() {
+        for (bytes, streams) in [(0, 1), (10, 3), (11, 3), (12, 3), (2, 5)] {
+            assert_eq!((0..streams).map(|n| share(bytes, streams, n)).sum::<u64>(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_wrong_byte_is_reported_with_its_offset() -> io::Result<()> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let mut near = TcpStream::connect(listener.local_addr()?)?;
+        let far = listener.accept()?.0;
+        let deadline = Deadline(Instant::now() + Duration::from_secs(5));
+        let job = Job { number: 1, share: None, end: None, check: true, deadline };
+        let mut bytes = job.pattern().bytes(10_000);
+        bytes[7_777] ^= 0x80;
+        near.write_all(&bytes)?;
+        drop(near);
+        let error = job.receive(far).expect_err("a wrong byte");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(error.to_string().ends_with("byte 7777"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_come_times_out() -> io::Result<()> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let _near = TcpStream::connect(listener.local_addr()?)?;
+        let far = listener.accept()?.0;
+        far.set_read_timeout(Some(Duration::from_millis(5)))?;
+        let deadline = Deadline(Instant::now() + Duration::from_millis(30));
+        let job = Job { number: 0, share: None, end: None, check: false, deadline };
+        let error = job.receive(far).expect_err("nothing comes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        Ok(())
+    }
+}
