@@ -1,1 +1,56 @@
-//! Hosts, links and traffic for overplane.
+//! Hosts, links and traffic for overplane's own tests, benches and demo.
+//!
+//! A [`Namespace`] is a host: a network namespace that nothing but this process holds, so that it
+//! is gone, with all its links, as soon as the process is, however that ends. Links between hosts,
+//! addresses, routes and kernel overlays are made with methods on it, traffic with [`ping()`],
+//! [`tcp_transfer`], [`udp_flood`] and their like, and a [`Sniffer`] shows what is on a link. All of
+//! it speaks to the kernel directly: no external program is needed.
+//!
+//! A test asks [`privileged`] first:
+//!
+//! ```no_run
+//! use overplane_lab::{Namespace, ping_ok, privileged};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! if !privileged("two hosts reach each other") {
+//!     return Ok(());
+//! }
+//! let (left, right) = (Namespace::new()?, Namespace::new()?);
+//! Namespace::veth(&left, "eth0", &right, "eth0")?;
+//! left.add_address("eth0", "10.0.0.1/24")?;
+//! right.add_address("eth0", "10.0.0.2/24")?;
+//! left.up("eth0")?;
+//! right.up("eth0")?;
+//! assert!(ping_ok(&left, [10, 0, 0, 2].into(), 1000));
+//! # Ok(())
+//! # }
+//! ```
+
+#![cfg(target_os = "linux")]
+
+mod address;
+mod bridge;
+mod cidr;
+mod error;
+mod link;
+mod namespace;
+mod netlink;
+mod pattern;
+mod ping;
+mod root;
+mod sniff;
+mod sockopt;
+mod tcp;
+mod udp;
+mod vxlan;
+
+pub use cidr::Cidr;
+pub use link::LinkStats;
+pub use namespace::Namespace;
+pub use pattern::Pattern;
+pub use ping::{Ping, PingReport, ping, ping_ok};
+pub use root::{enter_user_namespace, privileged, why_not};
+pub use sniff::Sniffer;
+pub use tcp::{Transfer, TransferReport, tcp_echo_latency, tcp_transfer};
+pub use udp::{UdpReport, udp_flood, udp_send_recv};
+pub use vxlan::Vxlan;
