@@ -22,7 +22,7 @@ pub const MAX_FRAME: usize = 65_600;
 /// Distance between slots: an odd number of cache lines, so that the headers of neighbouring slots, which are
 /// touched together, do not compete for the same cache sets.
 const STRIDE: usize = HEADROOM + MAX_FRAME;
-const _: () = assert!(STRIDE % 64 == 0 && (STRIDE / 64) % 2 == 1);
+const _: () = assert!(STRIDE.is_multiple_of(64) && !STRIDE.is_multiple_of(128));
 
 /// Default number of slots of a batch, in frames.
 pub const DEFAULT_SLOTS: usize = 64;

@@ -290,8 +290,7 @@ impl Draft {
         }
         let seed = self.tables.seed;
         let table = match segment.kind {
-            Kind::Bridge(vni) => SegmentTable::Bridge(Bridge {
-                vni,
+            Kind::Bridge(_) => SegmentTable::Bridge(Bridge {
                 learning: segment.learning,
                 fdb: Arc::new(Fdb::new(segment.fdb_limit, segment.ageing, seed)),
                 statics: HashMap::with_hasher(Seeded(seed)),

@@ -51,19 +51,17 @@ pub(crate) struct LearnedEntry {
     pub(crate) age: u32,
 }
 
+#[derive(Default)]
 #[repr(align(64))]
 struct Bucket([Entry; WAYS]);
 
 /// `key` is the MAC with [`USED`], or 0 for an empty place. `value` is the location above the second in which the
 /// MAC was last seen. A writer stores the value before the key and clears the key before reusing the place, so a
 /// reader that sees the same key before and after reading the value has the value of that key.
+#[derive(Default)]
 struct Entry {
     key: AtomicU64,
     value: AtomicU64,
-}
-
-impl Entry {
-    const EMPTY: Self = Self { key: AtomicU64::new(0), value: AtomicU64::new(0) };
 }
 
 /// A learned MAC table.
@@ -104,7 +102,7 @@ impl Fdb {
         let limit = limit.min(MAX_LIMIT);
         let buckets = (limit * 2).div_ceil(WAYS).next_power_of_two().max(2);
         Self {
-            buckets: (0..buckets).map(|_| Bucket([Entry::EMPTY; WAYS])).collect(),
+            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
             seed,
             limit,
             ageing: ageing.map_or(u32::MAX, seconds),

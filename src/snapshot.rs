@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The side that publishes new values.
 #[derive(Debug)]
-pub(crate) struct Publisher<T> {
+pub struct Publisher<T> {
     version: AtomicU64,
     current: Mutex<Arc<T>>,
 }
 
 impl<T> Publisher<T> {
-    pub(crate) fn new(value: T) -> Self {
+    /// Publishes a first value.
+    pub fn new(value: T) -> Self {
         Self { version: AtomicU64::new(0), current: Mutex::new(Arc::new(value)) }
     }
 
@@ -24,12 +25,13 @@ impl<T> Publisher<T> {
     }
 
     /// The value published last.
-    pub(crate) fn current(&self) -> Arc<T> {
+    #[must_use]
+    pub fn current(&self) -> Arc<T> {
         self.lock().clone()
     }
 
     /// Makes `value` what readers will see from their next batch on.
-    pub(crate) fn publish(&self, value: T) {
+    pub fn publish(&self, value: T) {
         let mut current = self.lock();
         *current = Arc::new(value);
         // Inside the lock, so that a reader that sees this version finds this value or a newer one.
@@ -39,14 +41,15 @@ impl<T> Publisher<T> {
 
 /// A worker's view of the published value.
 #[derive(Debug)]
-pub(crate) struct Reader<T> {
+pub struct Reader<T> {
     publisher: Arc<Publisher<T>>,
     version: u64,
     value: Arc<T>,
 }
 
 impl<T> Reader<T> {
-    pub(crate) fn new(publisher: Arc<Publisher<T>>) -> Self {
+    /// Makes a reader that has seen the value published last.
+    pub fn new(publisher: Arc<Publisher<T>>) -> Self {
         // The version is read first: should a publication come between, the next refresh repeats it harmlessly.
         let version = publisher.version.load(Ordering::Acquire);
         let value = publisher.current();
@@ -55,7 +58,7 @@ impl<T> Reader<T> {
 
     /// Takes over the newest value and says whether there was one.
     #[inline]
-    pub(crate) fn refresh(&mut self) -> bool {
+    pub fn refresh(&mut self) -> bool {
         let version = self.publisher.version.load(Ordering::Acquire);
         if version == self.version {
             return false;
@@ -66,7 +69,8 @@ impl<T> Reader<T> {
     }
 
     /// The value as of the last refresh.
-    pub(crate) fn value(&self) -> &Arc<T> {
+    #[must_use]
+    pub fn value(&self) -> &Arc<T> {
         &self.value
     }
 }

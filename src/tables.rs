@@ -16,8 +16,8 @@ use crate::fib::Fib;
 use crate::hash::{Seeded, random_seed};
 use crate::segment::{Location, PortId, SegmentId, VtepId};
 use crate::slots::Slots;
+use crate::wire::MacAddr;
 use crate::wire::vxlan::ReservedBits;
-use crate::wire::{MacAddr, Vni};
 
 /// Largest number of workers of one dataplane.
 pub const MAX_WORKERS: usize = 64;
@@ -44,7 +44,6 @@ pub(crate) struct VtepEntry {
 /// What a bridge segment forwards by.
 #[derive(Clone, Debug)]
 pub(crate) struct Bridge {
-    pub(crate) vni: Vni,
     pub(crate) learning: bool,
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) statics: HashMap<MacAddr, Location, Seeded>,
