@@ -10,6 +10,10 @@ mod event;
 pub mod fdb;
 mod fib;
 mod hash;
+// Until the worker uses all of it.
+#[cfg(all(feature = "io", target_os = "linux"))]
+#[allow(dead_code, unused_imports)]
+mod io;
 pub mod mtu;
 mod output;
 mod segment;
@@ -25,6 +29,8 @@ pub use drop_reason::{DropReason, Stage};
 pub use error::Error;
 pub use event::Event;
 pub use fib::{ParsePrefixError, Prefix};
+#[cfg(all(feature = "io", target_os = "linux"))]
+pub use io::{ChannelError, ChannelPort, Device, DeviceKind};
 pub use output::{Deliver, Output, SourcePort, Transmit};
 pub use segment::{Destination, Kind, PortId, Segment, SegmentId, VtepId};
 pub use stats::{PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
