@@ -129,8 +129,6 @@ pub struct Worker {
     rotation: usize,
     next_tick: Duration,
     next_discovery: Duration,
-    /// Whether the tables are yet to be compared with the sources.
-    unreconciled: bool,
     /// Overflows of sockets that are closed.
     past_overflows: u64,
 }
@@ -159,7 +157,6 @@ impl Worker {
             rotation: 0,
             next_tick: TICK,
             next_discovery: Duration::ZERO,
-            unreconciled: true,
             past_overflows: 0,
             reader,
             shared,
@@ -184,10 +181,11 @@ impl Worker {
         if self.shared.stopping() {
             return Ok(false);
         }
-        if self.reader.refresh() || self.unreconciled {
+        self.wait(timeout)?;
+        // After waiting, so that what was changed meanwhile holds for the frames that ended the wait.
+        if self.reader.refresh() {
             self.reconcile();
         }
-        self.wait(timeout)?;
         let now = self.shared.now();
         let sources = self.sources.len();
         self.rotation = self.rotation.wrapping_add(1);
@@ -429,7 +427,6 @@ impl Worker {
 
     /// Takes up what the new snapshot names and closes what it does not name any more.
     fn reconcile(&mut self) {
-        self.unreconciled = false;
         let tables = self.reader.value().clone();
         let udp_ports: Vec<u16> = tables.udp_ports().collect();
         for index in 0..self.sources.len() {

@@ -7,19 +7,19 @@ use overplane::{Config, Control, Dataplane, Device, PortId, Segment, SegmentId, 
 use overplane_lab::{Namespace, Transfer, ping_ok, tcp_transfer};
 
 /// Underlay addresses of the two hosts, by family.
-pub const V4: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
-pub const V6: [&str; 2] = ["fd09::1", "fd09::2"];
+pub(crate) const V4: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
+pub(crate) const V6: [&str; 2] = ["fd09::1", "fd09::2"];
 
 /// Overlay addresses of the two hosts.
-pub const INNER_V4: [&str; 2] = ["10.8.0.1", "10.8.0.2"];
-pub const INNER_V6: [&str; 2] = ["fd08::1", "fd08::2"];
+pub(crate) const INNER_V4: [&str; 2] = ["10.8.0.1", "10.8.0.2"];
+pub(crate) const INNER_V6: [&str; 2] = ["fd08::1", "fd08::2"];
 
-pub fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 /// Two hosts joined by a veth pair `eth0`, with an underlay address of each family.
-pub fn underlay() -> [Namespace; 2] {
+pub(crate) fn underlay() -> [Namespace; 2] {
     let hosts = [Namespace::new().unwrap(), Namespace::new().unwrap()];
     Namespace::veth(&hosts[0], "eth0", &hosts[1], "eth0").unwrap();
     for (host, (v4, v6)) in hosts.iter().zip(V4.iter().zip(V6)) {
@@ -34,7 +34,7 @@ pub fn underlay() -> [Namespace; 2] {
 }
 
 /// Sets addresses, MTU and link of a device up.
-pub fn configure(host: &Namespace, device: &str, mtu: u32, addresses: &[String]) {
+pub(crate) fn configure(host: &Namespace, device: &str, mtu: u32, addresses: &[String]) {
     for address in addresses {
         host.add_address(device, address).unwrap();
     }
@@ -43,22 +43,22 @@ pub fn configure(host: &Namespace, device: &str, mtu: u32, addresses: &[String])
     host.wait_up(device, Duration::from_secs(5)).unwrap();
 }
 
-pub fn inner_addresses(host: usize) -> Vec<String> {
+pub(crate) fn inner_addresses(host: usize) -> Vec<String> {
     vec![format!("{}/24", INNER_V4[host]), format!("{}/64", INNER_V6[host])]
 }
 
 /// A host's dataplane with one segment and one device in it.
-pub struct Node {
-    pub host: Namespace,
-    pub dataplane: Dataplane,
-    pub control: Control,
-    pub segment: SegmentId,
-    pub port: PortId,
+pub(crate) struct Node {
+    pub(crate) host: Namespace,
+    pub(crate) dataplane: Dataplane,
+    pub(crate) control: Control,
+    pub(crate) segment: SegmentId,
+    pub(crate) port: PortId,
 }
 
 impl Node {
     /// A dataplane in `host` with `segment` and a new device `ovl0` that has `addresses` and the segment's MTU.
-    pub fn new(host: &Namespace, config: Config, segment: Segment, addresses: &[String]) -> Self {
+    pub(crate) fn new(host: &Namespace, config: Config, segment: Segment, addresses: &[String]) -> Self {
         let dataplane = host.run(|| Dataplane::start(config)).unwrap();
         let control = dataplane.control();
         let bridge = segment.id().vni.is_some();
@@ -72,19 +72,19 @@ impl Node {
     }
 
     /// A bridge segment of VNI 42 towards one peer.
-    pub fn vxlan(host: &Namespace, local: &str, peer: &str, addresses: &[String]) -> Self {
+    pub(crate) fn vxlan(host: &Namespace, local: &str, peer: &str, addresses: &[String]) -> Self {
         let segment = Segment::bridge(Vni::new(42).unwrap());
         let node = Self::new(host, Config::new(ip(local)), segment, addresses);
         node.control.add_flood(node.segment, SocketAddr::new(ip(peer), 4789)).unwrap();
         node
     }
 
-    pub fn mtu(&self) -> usize {
+    pub(crate) fn mtu(&self) -> usize {
         self.host.mtu("ovl0").unwrap() as usize
     }
 
     /// Checks that every frame is accounted for, and stops the dataplane.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         settle(&self.control);
         self.dataplane.stop().unwrap();
         let stats = self.control.stats();
@@ -93,7 +93,7 @@ impl Node {
 }
 
 /// Waits until the counters have stood still for a moment.
-pub fn settle(control: &Control) {
+pub(crate) fn settle(control: &Control) {
     let mut last = control.stats().totals;
     for _ in 0..50 {
         std::thread::sleep(Duration::from_millis(20));
@@ -106,7 +106,7 @@ pub fn settle(control: &Control) {
 }
 
 /// Waits until `condition` holds, at most `seconds`.
-pub fn eventually(seconds: u64, what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(seconds: u64, what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(seconds);
     while !condition() {
         assert!(Instant::now() < end, "not within {seconds} s: {what}");
@@ -115,7 +115,7 @@ pub fn eventually(seconds: u64, what: &str, mut condition: impl FnMut() -> bool)
 }
 
 /// Pings in both directions with payloads of every size around the MTU and above it, over both families.
-pub fn ping_around_the_mtu(hosts: [&Namespace; 2], mtu: usize) {
+pub(crate) fn ping_around_the_mtu(hosts: [&Namespace; 2], mtu: usize) {
     for (from, to) in [(0, 1), (1, 0)] {
         for (inner, headers) in [(INNER_V4, 28), (INNER_V6, 48)] {
             let full = mtu - headers;
@@ -128,7 +128,7 @@ pub fn ping_around_the_mtu(hosts: [&Namespace; 2], mtu: usize) {
 }
 
 /// Sends `bytes` bytes of checked TCP in both directions over both families.
-pub fn tcp_both_ways(hosts: [&Namespace; 2], bytes: u64) {
+pub(crate) fn tcp_both_ways(hosts: [&Namespace; 2], bytes: u64) {
     for (from, to) in [(0, 1), (1, 0)] {
         for inner in [INNER_V4, INNER_V6] {
             let server = SocketAddr::new(ip(inner[to]), 0);

@@ -4,9 +4,12 @@
 #![cfg(all(feature = "io", target_os = "linux"))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod adopted;
 mod hosts;
 mod kernel_peer;
-
+mod learning;
+mod local;
 mod routed;
-
+mod trouble;
 mod vxlan;
+mod workers;
