@@ -123,7 +123,9 @@ impl Shared {
     pub(crate) fn event(&self, event: Event) {
         #[cfg(feature = "log")]
         match &event {
-            Event::Trouble { .. } | Event::DeviceLost { .. } => log::warn!("{event}"),
+            Event::Trouble { .. } | Event::DeviceLost { .. } | Event::SmallBuffer { .. } => {
+                log::warn!("{event}")
+            }
             _ => log::debug!("{event}"),
         }
         if self.events.push(event).is_err() {

@@ -32,7 +32,6 @@ pub(crate) fn underlay_reason(error: &io::Error) -> DropReason {
             | libc::EADDRNOTAVAIL,
         ) => DropReason::UnderlayUnreachable,
         Some(libc::EPERM | libc::EACCES) => DropReason::UnderlayDenied,
-        None if error.kind() == ErrorKind::WouldBlock => DropReason::UnderlayFull,
         _ => DropReason::UnderlayFailed,
     }
 }
