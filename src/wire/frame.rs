@@ -120,23 +120,24 @@ impl FrameInfo {
             (ethertype, l3_offset) = behind_tags(frame, ethertype);
         }
         let ip = match ethertype {
-            TYPE_IPV4 => parse_v4(frame, l3_offset).ok(),
-            TYPE_IPV6 => parse_v6(frame, l3_offset).ok(),
-            _ => None,
+            TYPE_IPV4 => parse_v4(frame, l3_offset),
+            TYPE_IPV6 => parse_v6(frame, l3_offset),
+            _ => Err(IpError::Version),
         };
-        Some(ip.unwrap_or_else(|| {
-            let offset = narrow(l3_offset);
-            FrameInfo {
-                l3: L3::Other,
-                l4: L4::Other,
-                fragment: Fragment::Whole,
-                l3_offset: offset,
-                l4_offset: offset,
-                payload_offset: offset,
-                ip_end: u32::try_from(frame.len()).unwrap_or(u32::MAX),
-                protocol: 0,
-            }
-        }))
+        if let Ok(info) = ip {
+            return Some(info);
+        }
+        let offset = narrow(l3_offset);
+        Some(FrameInfo {
+            l3: L3::Other,
+            l4: L4::Other,
+            fragment: Fragment::Whole,
+            l3_offset: offset,
+            l4_offset: offset,
+            payload_offset: offset,
+            ip_end: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+            protocol: 0,
+        })
     }
 
     /// Reads a bare IP packet as strictly as a router must (RFC 1812 §5.2.2); bytes after its end
