@@ -218,6 +218,15 @@ impl Fdb {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Removes the entry of one MAC, if there is one.
+    pub(crate) fn forget(&self, mac: MacAddr) {
+        let _guard = self.lock();
+        if let Some((entry, _)) = self.find(mac.into()) {
+            entry.key.store(0, Ordering::Release);
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Removes every entry for which `remove` says so and hands it to `removed`.
     pub(crate) fn remove_if(
         &self,
@@ -304,6 +313,17 @@ mod tests {
         assert_eq!(fdb.learn(mac(1), vtep(1), 5), Learned::Moved { from: port(1) });
         assert_eq!(fdb.lookup(mac(1), 5), Some(vtep(1)));
         assert_eq!(fdb.len(), 1);
+    }
+
+    #[test]
+    fn a_forgotten_mac_leaves_its_place_to_others() {
+        let fdb = fdb(1);
+        fdb.learn(mac(1), port(1), 0);
+        fdb.forget(mac(2).into());
+        assert_eq!(fdb.lookup(mac(1), 0), Some(port(1)));
+        fdb.forget(mac(1).into());
+        assert_eq!((fdb.lookup(mac(1), 0), fdb.len()), (None, 0));
+        assert_eq!(fdb.learn(mac(2), port(1), 0), Learned::New);
     }
 
     #[test]
