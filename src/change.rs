@@ -154,7 +154,7 @@ enum Flushed {
 impl Effect {
     fn run(self, second: u32) {
         match self {
-            Self::Forget(fdb, mac) => fdb.remove_if(second, |entry| entry.mac == mac, |_| ()),
+            Self::Forget(fdb, mac) => fdb.forget(mac),
             Self::Flush(fdb, which) => fdb.remove_if(
                 second,
                 |entry| match &which {
