@@ -318,6 +318,7 @@ impl Control {
             udp_ports.contains(udp_port)
                 || listener.sockets.iter().any(|socket| socket.strong_count() > 0)
         });
+        lock(&self.shared.lost).retain(|port| tables.port(*port).is_some());
         let mut queues = arrivals.queues.into_iter();
         for (index, seat) in self.shared.seats.iter().enumerate() {
             let mut inbox = lock(&seat.inbox);
