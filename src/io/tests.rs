@@ -8,15 +8,14 @@ mod namespaces;
 mod udp;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-
+use super::netlink;
 use super::sys::{ioctl, testing};
 use super::{Device, DeviceKind, PortQueue};
 use crate::batch::Batch;
@@ -169,38 +168,8 @@ fn deliver_to_host(queue: &mut PortQueue, kind: DeviceKind, partial: bool) {
     }
 }
 
-/// Sends the kernel a request about the link `name` and returns its answer.
-fn change_link(name: &str, request: u16, attribute: Option<(u16, u32)>) -> io::Result<()> {
-    const NLM_F_REQUEST_ACK: u16 = 5;
-    const IFLA_IFNAME: u16 = 3;
-    let mut message = vec![0; 32];
-    message[4..6].copy_from_slice(&request.to_ne_bytes());
-    message[6..8].copy_from_slice(&NLM_F_REQUEST_ACK.to_ne_bytes());
-    let mut push = |kind: u16, value: &[u8]| {
-        message.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
-        message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(value);
-        message.resize(message.len().next_multiple_of(4), 0);
-    };
-    push(IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
-    if let Some((kind, value)) = attribute {
-        push(kind, &value.to_ne_bytes());
-    }
-    let len = message.len() as u32;
-    message[..4].copy_from_slice(&len.to_ne_bytes());
-    let mut socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, None)?;
-    socket.write_all(&message)?;
-    let mut answer = [0; 512];
-    let len = socket.read(&mut answer)?;
-    assert!(len >= 20);
-    match i32::from_ne_bytes(*answer[16..].first_chunk().unwrap()) {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(-error)),
-    }
-}
-
 fn delete_link(name: &str) {
-    change_link(name, libc::RTM_DELLINK, None).unwrap();
+    netlink::change(name, libc::RTM_DELLINK, None).unwrap();
 }
 
 /// An open network namespace other than that of the calling thread.

@@ -31,6 +31,12 @@ fn errors_say_what_is_in_the_way() {
         refused(Device::tun("old0"), &["exists and is no TUN"]);
         drop(Device::tap("old0").unwrap());
 
+        let held = Device::tap("ovl0").unwrap();
+        refused(Device::tap("ovl0"), &["opening TAP \"ovl0\"", "another process holds queues"]);
+        assert_eq!(netlink::attached_queues("ovl0"), Some(1));
+        drop(held);
+        drop(Device::tap("ovl0").unwrap());
+
         testing::drop_net_admin().unwrap();
         refused(Device::tap("ovl0"), &["opening TAP \"ovl0\"", "needs CAP_NET_ADMIN"]);
     });

@@ -1,5 +1,7 @@
 //! Devices in other network namespaces.
 
+use socket2::{Domain, Socket, Type};
+
 use super::*;
 use crate::io::netns::run_in;
 
@@ -56,7 +58,7 @@ fn a_device_that_was_moved_is_found() {
         let there = other_netns();
         let device = Device::tap("ovl0").unwrap();
         let there_fd = std::os::fd::AsRawFd::as_raw_fd(&there) as u32;
-        change_link("ovl0", libc::RTM_NEWLINK, Some((IFLA_NET_NS_FD, there_fd))).unwrap();
+        netlink::change("ovl0", libc::RTM_NEWLINK, Some((IFLA_NET_NS_FD, there_fd))).unwrap();
         assert!(is_in(&there, "ovl0") && !is_here("ovl0"));
         // Another one takes its name here.
         let other = Device::tap("ovl0").unwrap();
