@@ -15,7 +15,7 @@ use crate::plan::{self, DEVICE, Plan, SegmentPlan, Target};
 
 /// Forwards overlay networks in userspace: VXLAN and IP in UDP.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100, after_help = "Try it: forwarder demo")]
+#[command(name = "forwarder", version, max_term_width = 100, after_help = "Try it: forwarder demo")]
 pub struct Arguments {
     /// How much to report on the standard error [default: info, and warn for the demo].
     #[arg(long, value_enum, global = true)]
@@ -209,7 +209,8 @@ fn device(text: &str) -> Result<String, String> {
 }
 
 fn route(text: &str) -> Result<(Prefix, String), String> {
-    let (prefix, next_hop) = text.split_once('=').ok_or("allowed: PREFIX=ADDRESS or PREFIX=ADDRESS:PORT")?;
+    let (prefix, next_hop) =
+        text.split_once('=').ok_or("allowed: PREFIX=ADDRESS or PREFIX=ADDRESS:PORT")?;
     Ok((prefix.parse().map_err(|e: overplane::ParsePrefixError| e.to_string())?, next_hop.into()))
 }
 
@@ -267,14 +268,26 @@ mod tests {
         for (line, message) in [
             (format!("{vxlan} --vni 16777216 --remote 10.9.0.2"), "from 0 to 16777215"),
             (format!("{vxlan} --vni 1 --remote fd00::2"), "differ in family"),
-            (format!("{vxlan} --vni 1 --remote 10.9.0.1"), "--remote 10.9.0.1: 10.9.0.1:4789 is this node itself"),
-            (format!("{vxlan} --vni 1 --remote host"), "\"host\" is not allowed; allowed: a unicast ADDRESS, or ADDRESS:PORT"),
+            (
+                format!("{vxlan} --vni 1 --remote 10.9.0.1"),
+                "--remote 10.9.0.1: 10.9.0.1:4789 is this node itself",
+            ),
+            (
+                format!("{vxlan} --vni 1 --remote host"),
+                "\"host\" is not allowed; allowed: a unicast ADDRESS, or ADDRESS:PORT",
+            ),
             (format!("{vxlan} --vni 1 --remote 10.9.0.2 --mtu 67"), "67 is not in 68..=65535"),
             (format!("{vxlan} --vni 1 --remote 10.9.0.2 --workers 0"), "0 is not in 1..=64"),
             (format!("{udp} --route 10.7.2.0/24"), "allowed: PREFIX=ADDRESS"),
             (format!("{udp} --route 10.7.2.0/33=10.9.0.2"), "is not an IP prefix"),
-            (format!("{udp} --route 10.7.2.0/24=10.9.0.2 --route 10.7.2.0/24=10.9.0.3"), "given twice"),
-            ("forwarder udp --local 0.0.0.0 --dev a".into(), "allowed: a unicast address of this node"),
+            (
+                format!("{udp} --route 10.7.2.0/24=10.9.0.2 --route 10.7.2.0/24=10.9.0.3"),
+                "given twice",
+            ),
+            (
+                "forwarder udp --local 0.0.0.0 --dev a".into(),
+                "allowed: a unicast address of this node",
+            ),
             ("forwarder udp --local 10.9.0.1 --dev a/b".into(), "1 to 15 bytes"),
         ] {
             let failure = plan(&line).unwrap_err();

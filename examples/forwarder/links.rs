@@ -61,7 +61,12 @@ impl Underlay {
 }
 
 /// Configures a device that is not up yet; `datagram` is the UDP payload that a packet of `mtu` bytes makes.
-pub fn configure(host: &Namespace, port: &PortPlan, mtu: u32, datagram: u32) -> Result<(), Failure> {
+pub fn configure(
+    host: &Namespace,
+    port: &PortPlan,
+    mtu: u32,
+    datagram: u32,
+) -> Result<(), Failure> {
     let device = &port.device;
     if mtu < MIN_MTU.1 && port.addresses.iter().any(|address| address.ip.is_ipv6()) {
         return Err(Failure::run(format_args!(
@@ -75,7 +80,7 @@ pub fn configure(host: &Namespace, port: &PortPlan, mtu: u32, datagram: u32) -> 
         debug!("{e}; large transfers take a little more CPU time");
     }
     for address in &port.addresses {
-        host.add_address(device, *address)?;
+        host.add_address(device, (address.ip, address.prefix))?;
     }
     host.up(device)?;
     Ok(())

@@ -171,7 +171,8 @@ impl<'a> Section<'a> {
     pub fn need(&self, key: &str, allowed: &str, problems: &mut Problems) -> Option<Item<'a>> {
         let item = self.get(key);
         if item.is_none() {
-            problems.add(self.line, format_args!("{}: missing; allowed: {allowed}", self.path(key)));
+            problems
+                .add(self.line, format_args!("{}: missing; allowed: {allowed}", self.path(key)));
         }
         item
     }

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use clap::Parser;
-use overplane_lab::{Cidr, Namespace, Vxlan};
+use overplane::mtu::overhead;
+use overplane::{Kind, Vni};
+use overplane_lab::{Namespace, Vxlan};
 
 use super::steps::ensure;
 use crate::args::{Arguments, Command};
@@ -66,8 +68,8 @@ pub struct Hosts {
     /// Left and right.
     pub both: [Namespace; 2],
     overlays: Vec<Overlay>,
-    /// The device of the overlay joined last, and the addresses of both hosts there.
-    device: &'static str,
+    /// MTU of the overlay joined last, and the addresses of both hosts there.
+    mtu: u32,
     addresses: [[IpAddr; 2]; 2],
 }
 
@@ -76,14 +78,14 @@ impl Hosts {
         let both = [Namespace::new()?, Namespace::new()?];
         Namespace::veth(&both[0], "eth0", &both[1], "eth0")?;
         for (me, host) in (1..).zip(&both) {
-            host.add_address("eth0", Cidr::new(underlay(me), 24)?)?;
+            host.add_address("eth0", (underlay(me), 24))?;
             host.up("eth0")?;
         }
         for host in &both {
             host.wait_up("eth0", PATIENCE)?;
         }
         let nowhere = Ipv4Addr::UNSPECIFIED.into();
-        Ok(Self { both, overlays: Vec::new(), device: "", addresses: [[nowhere; 2]; 2] })
+        Ok(Self { both, overlays: Vec::new(), mtu: 0, addresses: [[nowhere; 2]; 2] })
     }
 
     /// Joins the hosts by an overlay.
@@ -103,7 +105,7 @@ impl Hosts {
         for (end, host) in ends.iter().zip(&self.both) {
             host.wait_up(end.device(), PATIENCE)?;
         }
-        self.device = ends[0].device();
+        self.mtu = self.both[0].mtu(ends[0].device())?;
         self.addresses = [ends[0].addresses(1), ends[1].addresses(2)];
         Ok(())
     }
@@ -114,15 +116,23 @@ impl Hosts {
     }
 
     /// The MTU of the overlay joined last.
-    pub fn mtu(&self) -> Result<u32, Failure> {
-        Ok(self.both[0].mtu(self.device)?)
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    /// What became of every frame so far, for each forwarder.
+    pub fn counters(&self) -> Vec<String> {
+        self.overlays.iter().map(|overlay| overlay.control().stats().to_string()).collect()
     }
 
     /// Stops all overlays; a failure if a frame is unaccounted for.
     pub fn stop(self) -> Result<(), Failure> {
         for overlay in self.overlays {
             let stats = overlay.stop()?;
-            ensure(stats.totals.is_conserved(), format_args!("frames are unaccounted for:\n{stats}"))?;
+            ensure(
+                stats.totals.is_conserved(),
+                format_args!("frames are unaccounted for:\n{stats}"),
+            )?;
         }
         Ok(())
     }
@@ -147,7 +157,11 @@ fn start(host: &Namespace, arguments: &str) -> Result<Overlay, Failure> {
 fn kernel(host: &Namespace, end: End, me: u8, vni: u32, port: u16) -> Result<(), Failure> {
     let device = end.device();
     let remotes = [underlay(3 - me)];
+    let mtu =
+        host.mtu("eth0")? - overhead(Kind::Bridge(Vni::new(vni).map_err(Failure::run)?), false);
     host.add_vxlan(&Vxlan { remotes: &remotes, port, ..Vxlan::new(device, vni, underlay(me)) })?;
+    // The kernel only does so by itself where the device is bound to an interface.
+    host.set_mtu(device, mtu)?;
     for (address, prefix) in end.addresses(me).into_iter().zip([24, 64]) {
         host.add_address(device, (address, prefix))?;
     }

@@ -51,7 +51,9 @@ pub fn run() -> Result<(), Failure> {
             println!("all {} steps passed", steps.passed());
             Ok(())
         }
-        failed => Err(Failure::run(format_args!("{failed} of {} steps failed", steps.passed() + failed))),
+        failed => {
+            Err(Failure::run(format_args!("{failed} of {} steps failed", steps.passed() + failed)))
+        }
     }
 }
 
@@ -71,6 +73,11 @@ fn stage(steps: &mut Steps, title: &str, ends: [End; 2]) {
     let Some(hosts) = hosts else { return };
     if traffic::check(steps, &hosts).is_some() {
         steps.step("stopping; every frame is accounted for ", || hosts.stop());
+    } else {
+        println!("  the rest of it is left out; the counters of each forwarder are");
+        for line in hosts.counters().iter().flat_map(|counters| counters.lines()) {
+            println!("    {line}");
+        }
     }
 }
 

@@ -27,7 +27,15 @@ pub fn routes(
     problems: &mut Problems,
 ) -> Vec<(Prefix, Target)> {
     let allowed = "ADDRESS/LENGTH as in 10.7.2.0/24";
-    entries(section.get("route"), "prefix", allowed, |text| text.parse().ok(), ports, vteps, problems)
+    entries(
+        section.get("route"),
+        "prefix",
+        allowed,
+        |text| text.parse().ok(),
+        ports,
+        vteps,
+        problems,
+    )
 }
 
 /// Reads a list of tables that say where something leads, each thing once.
@@ -69,7 +77,8 @@ fn target(
         (Some(vtep), None) => vteps.read(&vtep, problems).map(Target::Vtep),
         (None, Some(port)) => {
             let place = |name: &str| ports.iter().position(|port| port.device == name);
-            let devices: Vec<String> = ports.iter().map(|port| format!("{:?}", port.device)).collect();
+            let devices: Vec<String> =
+                ports.iter().map(|port| format!("{:?}", port.device)).collect();
             let allowed = match devices.as_slice() {
                 [] => "nothing, as the segment has no port".into(),
                 _ => format!("a device of the segment: {}", devices.join(", ")),

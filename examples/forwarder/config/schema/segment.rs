@@ -49,8 +49,11 @@ impl Reader<'_> {
             ([COMMON, ROUTED].concat(), BRIDGE, "a routed segment")
         };
         section.only(&keys, elsewhere, here, problems);
-        let (segment, named) =
-            if bridge { self::bridge(section, problems) } else { (Segment::routed(FLANNEL_UDP_PORT), true) };
+        let (segment, named) = if bridge {
+            self::bridge(section, problems)
+        } else {
+            (Segment::routed(FLANNEL_UDP_PORT), true)
+        };
         let segment = common(section, segment, problems);
         if named {
             self.names.add(segment.id(), section, problems);
@@ -64,7 +67,10 @@ impl Reader<'_> {
             let flood = section.get("flood");
             planned.flood = vteps.list(flood.clone(), problems);
             if let Some(flood) = flood.filter(|_| planned.flood.len() > MAX_FLOOD) {
-                flood.problem(format_args!("too many VTEPs; allowed: {MAX_FLOOD} at most"), problems);
+                flood.problem(
+                    format_args!("too many VTEPs; allowed: {MAX_FLOOD} at most"),
+                    problems,
+                );
             }
             planned.fdb = entries::fdb(section, &planned.ports, &mut vteps, problems);
         } else {
@@ -81,12 +87,16 @@ impl Reader<'_> {
             let Some(port) = item.section(problems) else { continue };
             port.only(&["device", "addresses"], &[], "", problems);
             let mut addresses = Vec::new();
-            for item in port.get("addresses").map_or(Vec::new(), |list| list.list(ADDRESSES, problems)) {
+            for item in
+                port.get("addresses").map_or(Vec::new(), |list| list.list(ADDRESSES, problems))
+            {
                 let Some(address) = item.parse::<Cidr>(ADDRESS, problems) else { continue };
                 if let Some(mtu) = planned.segment.mtu.filter(|mtu| *mtu < MIN_MTU_V6)
                     && address.ip.is_ipv6()
                 {
-                    let why = format!("an IPv6 address needs an MTU of {MIN_MTU_V6} or more, and segment.mtu is {mtu}");
+                    let why = format!(
+                        "an IPv6 address needs an MTU of {MIN_MTU_V6} or more, and segment.mtu is {mtu}"
+                    );
                     item.problem(format_args!("{item}: {why}"), problems);
                 }
                 if addresses_seen.is_first(address.ip, &item, problems) {
