@@ -27,9 +27,6 @@ pub const MAX_SEGMENTS: usize = 4096;
 /// Largest number of VTEPs that an open segment discovers.
 pub const MAX_DISCOVERED: usize = 1024;
 
-/// IPv4 dummy address, the source of ICMP errors of a router that has no address (RFC 7600 §4.8).
-const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
-
 /// Which learned FDB entries to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
@@ -298,7 +295,7 @@ impl Draft {
             }),
             Kind::Routed => SegmentTable::Routed(Routed {
                 fib: Fib::new(seed),
-                icmp_v4: segment.addresses.iter().find_map(v4).unwrap_or(DUMMY_V4),
+                icmp_v4: segment.addresses.iter().find_map(v4),
                 icmp_v6: segment.addresses.iter().find_map(v6),
             }),
         };

@@ -1,9 +1,108 @@
-//! overplane
+//! The forwarding path of overlay networks, in userspace.
+//!
+//! overplane moves frames between TAP/TUN devices and UDP sockets: it looks up where a frame goes (learned MAC
+//! addresses, longest-prefix routes), wraps it in VXLAN (RFC 7348) or in bare UDP as flannel's udp backend does, and
+//! sends it, and back. An overlay-network agent or a proxy embeds it and keeps the control plane; overplane is the part
+//! that must be fast, correct and impossible to knock over.
+//!
+//! # Hello world
+//!
+//! ```no_run
+//! use overplane::{Config, Dataplane, Device, Segment, Vni};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dataplane = Dataplane::start(Config::new("192.0.2.1".parse()?))?; // this node's underlay address
+//! let control = dataplane.control();
+//! let red = control.add_segment(Segment::bridge(Vni::new(100)?))?;
+//! control.attach(red, Device::tap("ovl0")?)?;
+//! control.add_flood(red, "192.0.2.2:4789".parse()?)?; // from any thread, while traffic flows
+//! println!("{}", dataplane.stats());
+//! dataplane.stop()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The peer can be another overplane, or Linux's own VXLAN device:
+//! `ip link add ovl0 type vxlan id 100 dstport 4789 local 192.0.2.2 remote 192.0.2.1`.
+//!
+//! # What it is not
+//!
+//! It does not find peers, hand out addresses or encrypt, and it does not configure the host's links and routes: the
+//! agent does, as the `forwarder` example shows. It installs no logger and no signal handler, reads no environment,
+//! and has no global state: two dataplanes in one process do not know of each other.
+//!
+//! # Layers
+//!
+//! Dependencies point down only.
+//!
+//! | layer | modules | what it knows |
+//! |---|---|---|
+//! | 4 running (feature `io`, Linux) | [`Dataplane`], [`Control`], [`Worker`], [`Device`] | devices, sockets, threads, the clock |
+//! | 3 forwarding | [`Forwarder`], [`Batch`], [`Output`], [`gso`] | what to do with a batch of frames |
+//! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`Publisher`] | where frames go |
+//! | 1 bytes | [`wire`], [`mtu`] | what frames mean |
+//!
+//! Layers 1 to 3 are a function from frames, tables and a time to descriptors. Without default features they are all
+//! there is; the `replay` example drives them from a capture file:
+//!
+//! ```
+//! use std::time::Duration;
+//! use overplane::{Batch, Change, Forwarder, Output, Segment, Tables, Vni};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (now, mut tables) = (Duration::ZERO, Tables::new("192.0.2.1".parse()?, 1)?);
+//! let segment = Segment::bridge(Vni::new(100)?);
+//! let red = segment.id();
+//! let ports = tables.apply(now, [
+//!     Change::AddSegment(segment),
+//!     Change::AddPort { segment: red, name: "a".into(), offload: false },
+//!     Change::AddFlood { segment: red, vtep: "192.0.2.2:4789".parse()? },
+//! ])?;
+//! let (mut batch, mut output) = (Batch::new(64), Output::new());
+//! let mut frame = [0; 60];
+//! frame[..12].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1]);
+//! assert!(batch.push(&frame, Default::default()));
+//! Forwarder::new(0).from_port(&tables, now, ports[0], &mut batch, &mut output);
+//! let datagram = output.transmits()[0];
+//! assert_eq!(batch.bytes(datagram.body).len(), 8 + 60, "a VXLAN header in front of the frame");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Fates
+//!
+//! Every frame ends in exactly one named way: sent, delivered, flooded in so many copies, or dropped for a
+//! [`DropReason`] that says what it means and what to do. [`Totals::is_conserved`] checks that the sums agree.
+//!
+//! # Glossary
+//!
+//! - **underlay / overlay**: the network that carries datagrams, and the one whose frames are inside them.
+//! - **VTEP**: an underlay socket address that encapsulates. **VNI**: the 24-bit number of a VXLAN segment.
+//! - **segment**: one forwarding domain, bridge or routed. **port**: a device attached to a segment.
+//! - **FDB**: MAC address → VTEP or port; entries are *static* or *learned*, learned ones *age* and *move*.
+//! - **FIB**: IP prefix → next hop.
+//! - **BUM**: broadcast, unknown-unicast and multicast frames; they go to the segment's other ports and by *ingress
+//!   replication* to each VTEP of its *flood list*. **Split horizon**: never from VTEP to VTEP.
+//! - **encap / decap**: wrapping and unwrapping. **entropy**: the outer source port, from the inner flow.
+//! - **super-frame**: a frame above the MTU that stands for several; its *chunks* are what a wire carries.
+//! - **batch**: frames handled together. **snapshot / version**: the tables as a worker sees them during a batch.
+//!
+//! # Features
+//!
+//! - `io` (default): devices, sockets, workers and control, on Linux.
+//! - `tun-tap` (default): adopt a `tun_tap::Iface`.
+//! - `log`: report trouble through the `log` facade as well as through [`Event`]s.
 #![deny(unsafe_code)]
 
 mod batch;
 mod change;
+#[cfg(all(feature = "io", target_os = "linux"))]
+mod config;
+#[cfg(all(feature = "io", target_os = "linux"))]
+mod control;
 mod counters;
+#[cfg(all(feature = "io", target_os = "linux"))]
+mod dataplane;
 mod drop_reason;
 mod error;
 mod event;
@@ -12,15 +111,23 @@ mod fib;
 mod forward;
 pub mod gso;
 mod hash;
+#[cfg(all(feature = "io", target_os = "linux"))]
+mod io;
 mod listing;
 pub mod mtu;
 mod output;
 mod segment;
+#[cfg(all(feature = "io", target_os = "linux"))]
+mod shared;
 mod slots;
 mod snapshot;
 mod stats;
 mod tables;
+#[cfg(all(feature = "io", target_os = "linux"))]
+mod trouble;
 pub mod wire;
+#[cfg(all(feature = "io", target_os = "linux"))]
+mod worker;
 
 pub use batch::{Batch, Span};
 pub use change::{Change, Flush};
@@ -36,6 +143,14 @@ pub use snapshot::{Publisher, Reader};
 pub use stats::{PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
 pub use tables::Tables;
 pub use wire::{MacAddr, Vni};
+#[cfg(all(feature = "io", target_os = "linux"))]
+pub use {
+    config::Config,
+    control::{Control, UnderlayInfo},
+    dataplane::Dataplane,
+    io::{ChannelError, ChannelPort, Device, DeviceKind},
+    worker::Worker,
+};
 
 /// Bounds and defaults: nothing in a dataplane grows beyond these.
 pub mod limits {

@@ -142,10 +142,10 @@ pub struct Segment {
     pub ageing: Option<Duration>,
     /// Bridge: largest number of learned entries, at most [`fdb::MAX_LIMIT`]. About 32 bytes of memory each.
     pub fdb_limit: usize,
-    /// Routed: this node's addresses in the segment, the source of ICMP errors; the first of each family is used.
+    /// Routed: addresses of this node as a router, the sources of ICMP errors; the first of each family is used.
     ///
-    /// Without an IPv4 address errors come from 192.0.0.8, the IPv4 dummy address (RFC 7600 §4.8); without an IPv6
-    /// address there are no ICMPv6 errors.
+    /// Not an address of a host behind one of the ports: hosts drop what claims to come from themselves. Without one,
+    /// an error comes from the address that the packet at fault was going to.
     pub addresses: Vec<IpAddr>,
 }
 

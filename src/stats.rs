@@ -46,7 +46,7 @@ pub struct Totals {
     pub delivered: u64,
     /// MAC addresses that were not learned because the FDB was full; their frames were forwarded.
     pub learning_refused: u64,
-    /// ICMP errors that were not made because of the rate limit or for want of a source address.
+    /// ICMP errors that were not made because of the rate limit.
     pub answers_withheld: u64,
     drops: Vec<u64>,
 }

@@ -68,8 +68,8 @@ impl Bridge {
 #[derive(Clone, Debug)]
 pub(crate) struct Routed {
     pub(crate) fib: Fib,
-    /// Sources of ICMP errors.
-    pub(crate) icmp_v4: Ipv4Addr,
+    /// Sources of ICMP errors; without one, the destination of the packet at fault.
+    pub(crate) icmp_v4: Option<Ipv4Addr>,
     pub(crate) icmp_v6: Option<Ipv6Addr>,
 }
 

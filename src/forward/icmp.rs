@@ -101,7 +101,9 @@ pub(crate) fn may_answer(packet: &[u8], info: &FrameInfo) -> bool {
 
 /// Builds the error about packet `index` of the batch, addressed to its sender, and says where it lies.
 ///
-/// `None` when the segment has no address to send it from, or the packet cannot be quoted.
+/// It comes from the segment's address, or else from where the packet was going: an address that the sender has just
+/// routed this way, so that no reverse-path filter objects (kernel `net/ipv4/ip_tunnel_core.c`, `iptunnel_pmtud_build_icmp`).
+/// `None` when the packet cannot be quoted.
 pub(crate) fn answer(
     batch: &mut Batch,
     index: usize,
@@ -111,19 +113,19 @@ pub(crate) fn answer(
 ) -> Option<Span> {
     let packet = batch.frame(index);
     let mut header = [0; V6_HEADER_LEN + ICMP_HEADER];
-    let (len, quoted) = match info.addresses(packet)?.0 {
-        IpAddr::V4(to) => {
+    // The error goes where the packet came from.
+    let (len, quoted) = match info.addresses(packet)? {
+        (IpAddr::V4(to), IpAddr::V4(target)) => {
+            let from = routed.icmp_v4.unwrap_or(target).octets();
             let quote = &packet[..packet.len().min(MAX_V4 - V4_HEADER_LEN - ICMP_HEADER)];
             let icmp = Icmpv4Header::with_checksum(v4_type(problem), quote).to_bytes();
             let payload = u16::try_from(icmp.len() + quote.len()).ok()?;
-            let mut ip =
-                Ipv4Header::new(payload, TTL, IpNumber::ICMP, routed.icmp_v4.octets(), to.octets())
-                    .ok()?;
+            let mut ip = Ipv4Header::new(payload, TTL, IpNumber::ICMP, from, to.octets()).ok()?;
             ip.header_checksum = ip.calc_header_checksum();
             (concat(&mut header, &ip.to_bytes(), &icmp)?, quote.len())
         }
-        IpAddr::V6(to) => {
-            let from = routed.icmp_v6?.octets();
+        (IpAddr::V6(to), IpAddr::V6(target)) => {
+            let from = routed.icmp_v6.unwrap_or(target).octets();
             let quote = &packet[..packet.len().min(MAX_V6 - V6_HEADER_LEN - ICMP_HEADER)];
             let icmp = Icmpv6Header::with_checksum(v6_type(problem), from, to.octets(), quote)
                 .ok()?
@@ -138,6 +140,7 @@ pub(crate) fn answer(
             };
             (concat(&mut header, &ip.to_bytes(), &icmp)?, quote.len())
         }
+        _ => return None,
     };
     Some(batch.prepend(index, &header[..len], quoted))
 }

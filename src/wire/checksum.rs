@@ -18,21 +18,9 @@ const LANES: usize = STEP / 4;
 #[inline]
 pub fn sum(bytes: &[u8]) -> u16 {
     // RFC 1071 §2(B): the sum does not depend on byte order, so add in native order and swap once
-    // at the end. 32-bit words in 64-bit accumulators cannot overflow below 2^34 bytes, which
-    // leaves the loop free of carries: the compiler turns it into vector code for the baseline
-    // target.
-    let mut total: u64 = 0;
+    // at the end.
     let (steps, rest) = bytes.as_chunks::<STEP>();
-    if !steps.is_empty() {
-        let mut lanes = [0u64; LANES];
-        for step in steps {
-            let (words, _) = step.as_chunks::<4>();
-            for (lane, word) in lanes.iter_mut().zip(words) {
-                *lane += u64::from(u32::from_ne_bytes(*word));
-            }
-        }
-        total += lanes.iter().sum::<u64>();
-    }
+    let mut total = if steps.is_empty() { 0 } else { sum_steps(steps) };
     let (words, tail) = rest.as_chunks::<4>();
     for word in words {
         total += u64::from(u32::from_ne_bytes(*word));
@@ -45,6 +33,23 @@ pub fn sum(bytes: &[u8]) -> u16 {
         total += u64::from(u32::from_ne_bytes(last));
     }
     u16::from_be(fold(total))
+}
+
+/// Sum of native 32-bit words, not folded.
+///
+/// 32-bit words in 64-bit accumulators cannot overflow below 2^34 bytes, which leaves the loop free
+/// of carries: the compiler turns it into vector code for the baseline target. Never inlined, so
+/// that the code is the same wherever it is called from.
+#[inline(never)]
+fn sum_steps(steps: &[[u8; STEP]]) -> u64 {
+    let mut lanes = [0u64; LANES];
+    for step in steps {
+        let (words, _) = step.as_chunks::<4>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane += u64::from(u32::from_ne_bytes(*word));
+        }
+    }
+    lanes.iter().sum()
 }
 
 /// Folds a wide sum of 16-bit words to 16 bits, adding the carries back in (RFC 1071 §2(A)).

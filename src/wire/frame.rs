@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::eth::{self, TYPE_IPV4, TYPE_IPV6, TYPE_QINQ, TYPE_VLAN, VLAN_TAG_LEN};
 use super::ip::{self, V4_HEADER_LEN, V6_HEADER_LEN};
 use super::l4::{ICMP_HEADER_LEN, TCP_MIN_HEADER_LEN, UDP_HEADER_LEN};
+use super::mix::Mixer;
 use super::{array_at, u16_at};
 
 /// The most VLAN tags that are looked behind: one service tag and one customer tag (IEEE 802.1Q
@@ -112,31 +113,33 @@ impl FrameInfo {
     /// IP that makes no sense is [`L3::Other`]: a bridge forwards what it cannot read. The IPv4
     /// header checksum is not verified. Bytes after the IP packet, as padding of short frames,
     /// are outside `ip_end`.
-    #[inline]
+    // Forced, with the rare cases out of line: a caller that uses the result at once then keeps it in
+    // registers. As a call, with the result going through memory, parse and hash take twice as long.
+    #[inline(always)]
     pub fn parse(frame: &[u8]) -> Option<FrameInfo> {
-        let mut ethertype = u16_at(frame, eth::HEADER_LEN - 2)?;
-        let mut l3_offset = eth::HEADER_LEN;
-        if ethertype == TYPE_VLAN || ethertype == TYPE_QINQ {
-            (ethertype, l3_offset) = behind_tags(frame, ethertype);
-        }
-        let ip = match ethertype {
-            TYPE_IPV4 => parse_v4(frame, l3_offset).ok(),
-            TYPE_IPV6 => parse_v6(frame, l3_offset).ok(),
+        let ip = match u16_at(frame, eth::HEADER_LEN - 2)? {
+            TYPE_IPV4 => parse_v4(frame, eth::HEADER_LEN).ok(),
+            TYPE_IPV6 => parse_v6(frame, eth::HEADER_LEN).ok(),
+            TYPE_VLAN | TYPE_QINQ => return Some(parse_tagged(frame)),
             _ => None,
         };
-        Some(ip.unwrap_or_else(|| {
-            let offset = narrow(l3_offset);
-            FrameInfo {
-                l3: L3::Other,
-                l4: L4::Other,
-                fragment: Fragment::Whole,
-                l3_offset: offset,
-                l4_offset: offset,
-                payload_offset: offset,
-                ip_end: u32::try_from(frame.len()).unwrap_or(u32::MAX),
-                protocol: 0,
-            }
-        }))
+        Some(ip.unwrap_or_else(|| FrameInfo::opaque(frame, eth::HEADER_LEN)))
+    }
+
+    /// A frame whose L3, if any, starts at `l3_offset` and is not understood.
+    #[inline]
+    fn opaque(frame: &[u8], l3_offset: usize) -> FrameInfo {
+        let offset = narrow(l3_offset);
+        FrameInfo {
+            l3: L3::Other,
+            l4: L4::Other,
+            fragment: Fragment::Whole,
+            l3_offset: offset,
+            l4_offset: offset,
+            payload_offset: offset,
+            ip_end: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+            protocol: 0,
+        }
     }
 
     /// Reads a bare IP packet as strictly as a router must (RFC 1812 §5.2.2); bytes after its end
@@ -221,23 +224,29 @@ impl FrameInfo {
     }
 }
 
-/// EtherType and L3 offset behind up to two VLAN tags; a cut tag is not looked behind.
-#[cold]
-fn behind_tags(frame: &[u8], mut ethertype: u16) -> (u16, usize) {
+/// A frame with VLAN tags, of which two are looked behind; a cut tag is not.
+#[inline(never)]
+fn parse_tagged(frame: &[u8]) -> FrameInfo {
     let mut l3_offset = eth::HEADER_LEN;
+    let mut ethertype = TYPE_VLAN;
     for _ in 0..MAX_VLAN_TAGS {
-        if ethertype != TYPE_VLAN && ethertype != TYPE_QINQ {
-            break;
-        }
         // A tag is two bytes of priority and VLAN number, then the next type (IEEE 802.1Q §9.6).
         let Some(next) = u16_at(frame, l3_offset + 2) else { break };
         ethertype = next;
         l3_offset += VLAN_TAG_LEN;
+        if ethertype != TYPE_VLAN && ethertype != TYPE_QINQ {
+            break;
+        }
     }
-    (ethertype, l3_offset)
+    let ip = match ethertype {
+        TYPE_IPV4 => parse_v4(frame, l3_offset).ok(),
+        TYPE_IPV6 => parse_v6(frame, l3_offset).ok(),
+        _ => None,
+    };
+    ip.unwrap_or_else(|| FrameInfo::opaque(frame, l3_offset))
 }
 
-#[inline]
+#[inline(always)]
 fn parse_v4(bytes: &[u8], at: usize) -> Result<FrameInfo, IpError> {
     let header: &[u8; V4_HEADER_LEN] = array_at(bytes, at).ok_or(IpError::Truncated)?;
     if header[0] >> 4 != 4 {
@@ -279,7 +288,7 @@ fn parse_v4(bytes: &[u8], at: usize) -> Result<FrameInfo, IpError> {
     })
 }
 
-#[inline]
+#[inline(always)]
 fn parse_v6(bytes: &[u8], at: usize) -> Result<FrameInfo, IpError> {
     let header: &[u8; V6_HEADER_LEN] = array_at(bytes, at).ok_or(IpError::Truncated)?;
     if header[0] >> 4 != 6 {
@@ -320,7 +329,7 @@ fn parse_v6(bytes: &[u8], at: usize) -> Result<FrameInfo, IpError> {
 }
 
 /// TCP or UDP at `at` of a packet that ends where its IP length says, and where its payload starts.
-#[inline]
+#[inline(always)]
 fn ports(packet: &[u8], at: usize, protocol: u8) -> (L4, usize) {
     match protocol {
         ip::PROTO_TCP => {
@@ -335,7 +344,7 @@ fn ports(packet: &[u8], at: usize, protocol: u8) -> (L4, usize) {
 }
 
 /// `l4` if its header of `len` bytes fits.
-#[inline]
+#[inline(always)]
 fn fixed(l4: L4, packet: &[u8], at: usize, len: usize) -> (L4, usize) {
     if at + len <= packet.len() { (l4, at + len) } else { (L4::Other, at) }
 }
@@ -353,40 +362,5 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     array_at(bytes, at).map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
-/// Multiply-and-fold mixing in the manner of wyhash: every bit of a 128-bit product depends on all
-/// bits below it, and folding its halves brings the strong upper bits down.
-struct Mixer {
-    state: u64,
-    key: u64,
-}
-
-impl Mixer {
-    /// Odd numbers with half of their bits set and no pattern (digits of the fractions of e, pi and
-    /// the golden ratio).
-    const E: u64 = 0xb7e1_5162_8aed_2a6b;
-    const PI: u64 = 0x243f_6a88_85a3_08d3;
-    const PHI: u64 = 0x9e37_79b9_7f4a_7c15;
-
-    #[inline]
-    fn new(seed: u64) -> Mixer {
-        // Never zero: a zero factor would forget the other one.
-        Mixer { state: (seed ^ Self::E) | 1, key: seed.rotate_left(32) ^ Self::PI }
-    }
-
-    #[inline]
-    fn add(&mut self, a: u64, b: u64) {
-        self.state = fold(self.state ^ a, self.key ^ b) ^ self.state.rotate_left(23);
-    }
-
-    #[inline]
-    fn finish(self) -> u32 {
-        let hash = fold(self.state, Self::PHI);
-        (hash ^ (hash >> 32)) as u32
-    }
-}
-
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    (product >> 64) as u64 ^ product as u64
-}
+#[cfg(test)]
+mod tests;

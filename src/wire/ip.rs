@@ -142,6 +142,7 @@ pub(super) struct V6Walk {
 ///
 /// The order of headers is not enforced: a receiver must take any (§4.1). An atomic fragment, one
 /// with offset 0 and no more to come, counts as whole (RFC 6946).
+#[inline(never)]
 pub(super) fn walk_v6(packet: &[u8], first: u8) -> V6Walk {
     let mut walk = V6Walk {
         protocol: first,

@@ -179,3 +179,107 @@ pub fn complete(frame: &mut [u8], csum_start: usize, csum_offset: usize) -> bool
     };
     put_u16(bytes, csum_offset, check)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// UDP over IPv4 with an odd payload and no checksum.
+    fn udp() -> (Vec<u8>, FrameInfo) {
+        let mut packet = vec![
+            0x45, 0, 0, 33, 0, 1, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 198, 51, 100, 2, 0x11, 0x11,
+            0x22, 0x22, 0, 13, 0, 0, 1, 2, 3, 4, 5,
+        ];
+        let check = ip::v4_header_checksum(&packet);
+        packet[10..12].copy_from_slice(&check.to_be_bytes());
+        let info = FrameInfo::parse_ip(&packet).expect("valid");
+        (packet, info)
+    }
+
+    #[test]
+    fn a_checksum_goes_from_absent_to_partial_to_correct_to_wrong() {
+        let (mut packet, info) = udp();
+        assert_eq!(checksum_state(&packet, &info), L4Checksum::Absent);
+        assert!(!is_partial(&packet, &info));
+
+        assert!(set_partial(&mut packet, &info));
+        assert_eq!(u16_at(&packet, 26), Some(0xec55));
+        assert!(is_partial(&packet, &info));
+        assert_eq!(checksum_state(&packet, &info), L4Checksum::Partial);
+
+        assert!(complete(&mut packet, 20, 6));
+        // 0xec55 + 0x1111 + 0x2222 + 0x000d + 0x0102 + 0x0304 + 0x0500 = 0x1289b.
+        assert_eq!(u16_at(&packet, 26), Some(!0x289c));
+        assert!(!is_partial(&packet, &info));
+        assert_eq!(checksum_state(&packet, &info), L4Checksum::Correct);
+
+        packet[30] ^= 1;
+        assert_eq!(checksum_state(&packet, &info), L4Checksum::Wrong);
+    }
+
+    #[test]
+    fn zero_is_stored_as_ones() {
+        let mut bytes = [0xff, 0xff, 0, 0];
+        assert!(complete(&mut bytes, 0, 2));
+        assert_eq!(bytes, [0xff; 4]);
+    }
+
+    #[test]
+    fn the_field_must_be_in_the_frame() {
+        let mut bytes = [0u8; 30];
+        assert!(complete(&mut bytes, 20, 8));
+        for (start, offset) in
+            [(20, 9), (21, 8), (30, 0), (31, 0), (0, 29), (usize::MAX, 2), (2, usize::MAX)]
+        {
+            let before = bytes;
+            assert!(!complete(&mut bytes, start, offset), "{start} + {offset}");
+            assert_eq!(bytes, before);
+        }
+    }
+
+    #[test]
+    fn finishing_a_complete_checksum_that_looks_partial_keeps_it() {
+        let (mut packet, info) = udp();
+        // Choose the last two even bytes so that the right checksum is the pseudo-header sum.
+        packet[28..33].fill(0);
+        set_partial(&mut packet, &info);
+        let pseudo = u16_at(&packet, 26).expect("in the packet");
+        let rest = add(sum(&packet[20..26]), add(pseudo, pseudo));
+        assert!(put_u16(&mut packet, 28, finish(rest)));
+        assert!(is_partial(&packet, &info));
+        assert_eq!(checksum_state(&packet, &info), L4Checksum::Correct);
+        let before = packet.clone();
+        assert!(complete(&mut packet, 20, 6));
+        assert_eq!(packet, before);
+    }
+
+    #[test]
+    fn fragments_and_contradicting_lengths_are_never_partial() {
+        let (mut packet, info) = udp();
+        assert!(set_partial(&mut packet, &info));
+        for fragment in [Fragment::First, Fragment::Later] {
+            let info = FrameInfo { fragment, ..info };
+            assert!(!is_partial(&packet, &info));
+            assert!(!set_partial(&mut packet, &info));
+            assert_eq!(checksum_state(&packet, &info), L4Checksum::Unknown);
+        }
+        packet[25] = 12;
+        assert!(!is_partial(&packet, &info));
+        assert_eq!(checksum_state(&packet, &info), L4Checksum::Unknown);
+    }
+
+    #[test]
+    fn a_routing_header_hides_the_destination() {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 16, ip::PROTO_ROUTING, 64];
+        packet.extend([0xfe; 32]);
+        packet.extend([17, 0, 4, 1, 0, 0, 0, 0]);
+        packet.extend([0x11, 0x11, 0x22, 0x22, 0, 8, 0, 1]);
+        let info = FrameInfo::parse_ip(&packet).expect("valid");
+        assert_eq!(info.l4, L4::Udp);
+        assert_eq!(pseudo_sum(&packet, &info), None);
+        assert_eq!(checksum_state(&packet, &info), L4Checksum::Unknown);
+        packet[43] = 0;
+        assert_eq!(pseudo_sum(&packet, &info), Some(pseudo_v6([0xfe; 16], [0xfe; 16], 17, 8)));
+        assert_eq!(checksum_state(&packet, &info), L4Checksum::Wrong);
+    }
+}

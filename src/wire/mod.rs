@@ -10,6 +10,7 @@ pub mod eth;
 mod frame;
 pub mod ip;
 pub mod l4;
+mod mix;
 pub mod vnet;
 pub mod vxlan;
 

@@ -1,0 +1,84 @@
+//! How a dataplane runs.
+
+use std::net::IpAddr;
+
+use crate::Error;
+use crate::batch::{DEFAULT_SLOTS, MAX_SLOTS};
+use crate::tables::MAX_WORKERS;
+use crate::wire::vxlan::ReservedBits;
+
+/// Default size of socket buffers, in bytes of payload: what a 10 Gb/s sender fills in about 6 ms.
+pub(crate) const DEFAULT_BUFFER: usize = 7 << 20;
+
+/// Largest number of source ports per worker.
+pub(crate) const MAX_SOURCE_PORTS: usize = 64;
+
+/// Settings of a dataplane that hold for its whole life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// This node's underlay address, on which it receives and from which it sends.
+    pub local: IpAddr,
+    /// Number of workers, 1 to [`limits::MAX_WORKERS`](crate::limits::MAX_WORKERS); default 1.
+    pub workers: usize,
+    /// Largest number of frames per turn and source, 1 to [`limits::MAX_SLOTS`](crate::limits::MAX_SLOTS);
+    /// default 64. Each costs about 64 KiB of address space per worker.
+    pub batch: usize,
+    /// UDP source ports per worker over which VXLAN flows are spread, 0 to 64; default 4.
+    ///
+    /// More ports give the underlay's multipath and receive-side scaling more to tell flows apart by; fewer make
+    /// longer trains of datagrams. 0 sends from the port the segment receives on.
+    pub source_ports: usize,
+    /// Receive buffer of each underlay socket, in bytes; default 7 MiB. What the kernel granted is in
+    /// [`Control::underlay`](crate::Control::underlay).
+    pub receive_buffer: usize,
+    /// Send buffer of each underlay socket, in bytes; default 7 MiB.
+    pub send_buffer: usize,
+    /// Forbid fragmentation of datagrams on the underlay; default `true`, as a VTEP must not fragment (RFC 7348
+    /// §4.3).
+    pub dont_fragment: bool,
+    /// What becomes of VXLAN datagrams with reserved bits set; default: refused, as Linux does.
+    pub reserved_bits: ReservedBits,
+    /// Number of events that wait to be read, at least 1; default 1024.
+    pub events: usize,
+}
+
+impl Config {
+    /// The default settings for a node with underlay address `local`.
+    #[must_use]
+    pub fn new(local: IpAddr) -> Self {
+        Self {
+            local,
+            workers: 1,
+            batch: DEFAULT_SLOTS,
+            source_ports: 4,
+            receive_buffer: DEFAULT_BUFFER,
+            send_buffer: DEFAULT_BUFFER,
+            dont_fragment: true,
+            reserved_bits: ReservedBits::Refuse,
+            events: 1024,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let range = |what, value: usize, low: usize, high: usize, allowed| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::invalid(what, value.to_string(), allowed))
+            }
+        };
+        range("number of workers", self.workers, 1, MAX_WORKERS, "1 to 64")?;
+        range("frames per batch", self.batch, 1, MAX_SLOTS, "1 to 1024")?;
+        range("number of source ports", self.source_ports, 0, MAX_SOURCE_PORTS, "0 to 64")?;
+        range("number of events", self.events, 1, 1 << 20, "1 to 1048576")?;
+        let buffer = "1 byte to 1 GiB";
+        range("size of the receive buffer", self.receive_buffer, 1, 1 << 30, buffer)?;
+        range("size of the send buffer", self.send_buffer, 1, 1 << 30, buffer)?;
+        if self.local.is_unspecified() {
+            let allowed = "an address of this node that its peers send to";
+            return Err(Error::invalid("local underlay address", self.local.to_string(), allowed));
+        }
+        Ok(())
+    }
+}

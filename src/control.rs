@@ -1,0 +1,387 @@
+//! The control plane's handle: every verb, from any thread, while traffic flows.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::{Arc, MutexGuard, TryLockError, Weak};
+
+use crate::Error;
+use crate::change::{Change, Flush};
+use crate::event::Event;
+use crate::fib::Prefix;
+use crate::io::{Device, PortQueue, SocketOptions, UdpSocket, run_in};
+use crate::listing::{FdbEntry, PortInfo, Route, SegmentInfo};
+use crate::segment::{Destination, PortId, Segment, SegmentId};
+use crate::shared::{Listener, Registry, Shared, lock};
+use crate::stats::Stats;
+use crate::tables::Tables;
+use crate::wire::MacAddr;
+
+/// A UDP port that the dataplane receives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnderlayInfo {
+    /// The port, in host order.
+    pub udp_port: u16,
+    /// Receive buffer of each of its sockets, in bytes, as the kernel granted it.
+    pub receive_buffer: usize,
+    /// Send buffer of each of its sockets, in bytes, as the kernel granted it.
+    pub send_buffer: usize,
+}
+
+/// Controls a dataplane. Handles can be cloned and used from any thread; calls are carried out one after another.
+///
+/// A call returns when the tables are changed; each worker follows before its next batch. After the dataplane has
+/// stopped calls still succeed and have no effect on traffic.
+#[derive(Clone, Debug)]
+pub struct Control {
+    shared: Arc<Shared>,
+}
+
+/// Devices and sockets that become part of the dataplane together with a change.
+#[derive(Default)]
+struct Arrivals {
+    /// One queue for each worker, for the port that the change adds.
+    queues: Vec<PortQueue>,
+    /// New UDP ports, with one socket for each worker.
+    listeners: Vec<(u16, Vec<Arc<UdpSocket>>, Listener)>,
+}
+
+impl Control {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Adds a segment and starts receiving on its UDP port.
+    ///
+    /// Sockets are opened in the network namespace in which the dataplane was built, whatever thread calls.
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn add_segment(&self, segment: Segment) -> Result<SegmentId, Error> {
+        let id = segment.id();
+        self.one(Change::AddSegment(segment))?;
+        Ok(id)
+    }
+
+    /// Removes a segment with its ports, entries and routes, and closes their devices.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn remove_segment(&self, segment: SegmentId) -> Result<(), Error> {
+        self.one(Change::RemoveSegment(segment))
+    }
+
+    /// Attaches a device to a segment: a TAP to a bridge segment, a TUN to a routed one.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] without such a segment, [`Error::Conflict`] for the wrong kind of device, [`Error::Io`]
+    /// when queues for all workers cannot be opened. The device is closed then.
+    pub fn attach(&self, segment: SegmentId, device: Device) -> Result<PortId, Error> {
+        let wanted =
+            if segment.vni.is_some() { crate::DeviceKind::Tap } else { crate::DeviceKind::Tun };
+        if device.kind() != wanted {
+            return Err(Error::conflict(
+                format_args!("device {:?} in segment {segment}", device.name()),
+                format_args!("it is a {}, and the segment takes a {wanted}", device.kind()),
+            ));
+        }
+        let add =
+            Change::AddPort { segment, name: device.name().to_owned(), offload: device.offload() };
+        let queues = device.into_queues(self.shared.config.workers)?;
+        let registry = lock(&self.shared.registry);
+        let arrivals = Arrivals { queues, ..Arrivals::default() };
+        let ports = self.apply_locked(registry, vec![add], arrivals)?;
+        ports.first().copied().ok_or_else(|| Error::not_found("the port just added"))
+    }
+
+    /// Detaches a port and closes its device.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn detach(&self, port: PortId) -> Result<(), Error> {
+        self.one(Change::RemovePort(port))
+    }
+
+    /// Accepts datagrams of a segment from a VTEP; see [`Change::AddPeer`].
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn add_peer(&self, segment: SegmentId, vtep: SocketAddr) -> Result<(), Error> {
+        self.one(Change::AddPeer { segment, vtep })
+    }
+
+    /// Takes [`Control::add_peer`] back.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn remove_peer(&self, segment: SegmentId, vtep: SocketAddr) -> Result<(), Error> {
+        self.one(Change::RemovePeer { segment, vtep })
+    }
+
+    /// Adds a VTEP to the flood list of a bridge segment.
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn add_flood(&self, segment: SegmentId, vtep: SocketAddr) -> Result<(), Error> {
+        self.one(Change::AddFlood { segment, vtep })
+    }
+
+    /// Removes a VTEP from the flood list.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn remove_flood(&self, segment: SegmentId, vtep: SocketAddr) -> Result<(), Error> {
+        self.one(Change::RemoveFlood { segment, vtep })
+    }
+
+    /// Adds or replaces a static FDB entry.
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn insert_fdb(
+        &self,
+        segment: SegmentId,
+        mac: MacAddr,
+        destination: impl Into<Destination>,
+    ) -> Result<(), Error> {
+        self.one(Change::InsertFdb { segment, mac, destination: destination.into() })
+    }
+
+    /// Removes the FDB entry of a MAC address, static or learned.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn remove_fdb(&self, segment: SegmentId, mac: MacAddr) -> Result<(), Error> {
+        self.one(Change::RemoveFdb { segment, mac })
+    }
+
+    /// Forgets learned FDB entries.
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn flush_fdb(&self, segment: SegmentId, which: Flush) -> Result<(), Error> {
+        self.one(Change::FlushFdb { segment, which })
+    }
+
+    /// Adds or replaces a route of a routed segment.
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn insert_route(
+        &self,
+        segment: SegmentId,
+        prefix: Prefix,
+        next_hop: impl Into<Destination>,
+    ) -> Result<(), Error> {
+        self.one(Change::InsertRoute { segment, prefix, next_hop: next_hop.into() })
+    }
+
+    /// Removes a route.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn remove_route(&self, segment: SegmentId, prefix: Prefix) -> Result<(), Error> {
+        self.one(Change::RemoveRoute { segment, prefix })
+    }
+
+    /// Carries out all changes or none, as one step for the workers.
+    ///
+    /// [`Change::AddPort`] is refused: a port needs a device, see [`Control::attach`].
+    ///
+    /// # Errors
+    /// Those of [`Tables::apply`], and [`Error::Io`] when a UDP port cannot be received on.
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
+        let changes: Vec<Change> = changes.into_iter().collect();
+        if let Some(Change::AddPort { name, .. }) =
+            changes.iter().find(|c| matches!(c, Change::AddPort { .. }))
+        {
+            return Err(Error::conflict(
+                format_args!("port {name:?}"),
+                "a port needs a device: attach one",
+            ));
+        }
+        let registry = lock(&self.shared.registry);
+        let arrivals = Arrivals {
+            listeners: self.open_listeners(&registry, &changes)?,
+            ..Arrivals::default()
+        };
+        self.apply_locked(registry, changes, arrivals)?;
+        Ok(())
+    }
+
+    /// As [`Control::apply`], for a worker, which must not wait: does nothing if another call is under way.
+    pub(crate) fn try_apply(&self, changes: Vec<Change>) -> Result<(), Error> {
+        let registry = match self.shared.registry.try_lock() {
+            Ok(registry) => registry,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        self.apply_locked(registry, changes, Arrivals::default())?;
+        Ok(())
+    }
+
+    fn one(&self, change: Change) -> Result<(), Error> {
+        self.apply([change])
+    }
+
+    /// Opens the sockets of UDP ports that the changes begin to use.
+    fn open_listeners(
+        &self,
+        registry: &Registry,
+        changes: &[Change],
+    ) -> Result<Vec<(u16, Vec<Arc<UdpSocket>>, Listener)>, Error> {
+        let in_use: Vec<u16> = self.shared.tables.current().udp_ports().collect();
+        let mut opened: Vec<(u16, Vec<Arc<UdpSocket>>, Listener)> = Vec::new();
+        for change in changes {
+            let Change::AddSegment(segment) = change else { continue };
+            let udp_port = segment.udp_port;
+            if udp_port == 0
+                || in_use.contains(&udp_port)
+                || opened.iter().any(|(port, ..)| *port == udp_port)
+            {
+                continue;
+            }
+            opened.push(self.open_listener(registry, udp_port)?);
+        }
+        Ok(opened)
+    }
+
+    fn open_listener(
+        &self,
+        registry: &Registry,
+        udp_port: u16,
+    ) -> Result<(u16, Vec<Arc<UdpSocket>>, Listener), Error> {
+        // Workers may still hold the sockets of a port that was given up a moment ago.
+        if let Some(old) = registry.listeners.get(&udp_port) {
+            let held: Vec<Arc<UdpSocket>> = old.sockets.iter().filter_map(Weak::upgrade).collect();
+            if held.len() == self.shared.config.workers {
+                let sockets = old.sockets.clone();
+                let (receive_buffer, send_buffer) = (old.receive_buffer, old.send_buffer);
+                return Ok((udp_port, held, Listener { sockets, receive_buffer, send_buffer }));
+            }
+        }
+        let config = &self.shared.config;
+        let options = SocketOptions {
+            reuse_port: config.workers > 1,
+            receive_buffer: config.receive_buffer,
+            send_buffer: config.send_buffer,
+            dont_fragment: config.dont_fragment,
+        };
+        let local = SocketAddr::new(config.local, udp_port);
+        let namespace = self.shared.namespace.as_ref().map(AsFd::as_fd);
+        let opened = run_in(namespace, || {
+            (0..config.workers)
+                .map(|_| UdpSocket::open(local, &options))
+                .collect::<Result<Vec<_>, Error>>()
+        })?;
+        let (mut receive_buffer, mut send_buffer) = (usize::MAX, usize::MAX);
+        let mut sockets = Vec::new();
+        for (socket, buffers) in opened {
+            receive_buffer = receive_buffer.min(buffers.receive);
+            send_buffer = send_buffer.min(buffers.send);
+            sockets.push(Arc::new(socket));
+        }
+        let weak = sockets.iter().map(Arc::downgrade).collect();
+        Ok((udp_port, sockets, Listener { sockets: weak, receive_buffer, send_buffer }))
+    }
+
+    /// Applies changes, hands devices and sockets over, publishes and wakes the workers.
+    fn apply_locked(
+        &self,
+        mut registry: MutexGuard<'_, Registry>,
+        changes: Vec<Change>,
+        arrivals: Arrivals,
+    ) -> Result<Vec<PortId>, Error> {
+        let mut tables: Tables = (*self.shared.tables.current()).clone();
+        let ports = tables.apply(self.shared.now(), changes)?;
+        let udp_ports: Vec<u16> = tables.udp_ports().collect();
+        let mut sockets: Vec<(u16, Vec<Arc<UdpSocket>>)> = Vec::new();
+        for (udp_port, held, listener) in arrivals.listeners {
+            registry.listeners.insert(udp_port, listener);
+            sockets.push((udp_port, held));
+        }
+        // A port that was given up stays listed while workers hold its sockets.
+        registry.listeners.retain(|udp_port, listener| {
+            udp_ports.contains(udp_port)
+                || listener.sockets.iter().any(|socket| socket.strong_count() > 0)
+        });
+        let mut queues = arrivals.queues.into_iter();
+        for (index, seat) in self.shared.seats.iter().enumerate() {
+            let mut inbox = lock(&seat.inbox);
+            // What arrived and went before the worker looked.
+            inbox.queues.retain(|(port, _)| tables.port(*port).is_some());
+            inbox.sockets.retain(|(udp_port, _)| udp_ports.contains(udp_port));
+            if let (Some(port), Some(queue)) = (ports.first(), queues.next()) {
+                inbox.queues.push((*port, queue));
+            }
+            for (udp_port, held) in &sockets {
+                if let (true, Some(socket)) = (udp_ports.contains(udp_port), held.get(index)) {
+                    inbox.sockets.push((*udp_port, socket.clone()));
+                }
+            }
+        }
+        self.shared.tables.publish(tables);
+        drop(registry);
+        self.shared.wake();
+        Ok(ports)
+    }
+
+    /// All segments.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.shared.tables.current().segments()
+    }
+
+    /// All ports.
+    #[must_use]
+    pub fn ports(&self) -> Vec<PortInfo> {
+        self.shared.tables.current().ports()
+    }
+
+    /// The FDB of a segment, static and learned entries.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn fdb(&self, segment: SegmentId) -> Result<Vec<FdbEntry>, Error> {
+        self.shared.tables.current().fdb(segment, self.shared.now())
+    }
+
+    /// The routes of a segment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn routes(&self, segment: SegmentId) -> Result<Vec<Route>, Error> {
+        self.shared.tables.current().routes(segment)
+    }
+
+    /// The UDP ports that segments receive on, sorted.
+    #[must_use]
+    pub fn underlay(&self) -> Vec<UnderlayInfo> {
+        let in_use: Vec<u16> = self.shared.tables.current().udp_ports().collect();
+        let registry = lock(&self.shared.registry);
+        let info = |udp_port: u16| {
+            registry.listeners.get(&udp_port).map(|listener| UnderlayInfo {
+                udp_port,
+                receive_buffer: listener.receive_buffer,
+                send_buffer: listener.send_buffer,
+            })
+        };
+        in_use.into_iter().filter_map(info).collect()
+    }
+
+    /// Statistics of everything that is attached now; totals are those since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        use std::sync::atomic::Ordering::Relaxed;
+        let mut stats = self.shared.tables.current().stats();
+        stats.socket_overflows =
+            self.shared.seats.iter().map(|seat| seat.overflows.load(Relaxed)).sum();
+        stats.events_lost = self.shared.lost_events();
+        stats
+    }
+
+    /// Takes the oldest waiting event; `None` when there is none. Each event goes to one caller.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Event> {
+        self.shared.next_event()
+    }
+}

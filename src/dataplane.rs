@@ -1,0 +1,108 @@
+//! A running dataplane: built, started, observed, stopped.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crate::Error;
+use crate::config::Config;
+use crate::control::Control;
+use crate::io::current_netns;
+use crate::shared::Shared;
+use crate::stats::Stats;
+use crate::tables::Tables;
+use crate::worker::{Worker, WorkerParts};
+
+/// A dataplane with its workers.
+///
+/// Dropping it stops it, as [`Dataplane::stop`] does.
+#[derive(Debug)]
+pub struct Dataplane {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Result<(), Error>>>,
+}
+
+impl Dataplane {
+    /// Builds a dataplane and starts a thread for each worker.
+    ///
+    /// # Errors
+    /// Those of [`Dataplane::build`], and [`Error::Io`] when a thread cannot be started.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        let (mut dataplane, workers) = Self::build(config)?;
+        for (index, worker) in workers.into_iter().enumerate() {
+            let thread = thread::Builder::new()
+                .name(format!("overplane-{index}"))
+                .spawn(move || worker.run())
+                .map_err(|error| Error::io("starting a worker thread", error, ""))?;
+            dataplane.threads.push(thread);
+        }
+        Ok(dataplane)
+    }
+
+    /// Builds a dataplane whose workers the embedder runs, on threads of its own choice and pinning.
+    ///
+    /// Underlay sockets belong to the network namespace of the calling thread, those that are opened later too.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a setting out of range, [`Error::Io`] when the underlay address cannot be used.
+    pub fn build(config: Config) -> Result<(Self, Vec<Worker>), Error> {
+        config.check()?;
+        let mut tables = Tables::new(config.local, config.workers)?;
+        tables.set_reserved_bits(config.reserved_bits);
+        let namespace = current_netns();
+        let parts = (0..config.workers)
+            .map(|_| WorkerParts::open(&config))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let wakers = parts.iter().map(WorkerParts::waker).collect::<Result<Vec<_>, Error>>()?;
+        let shared = Arc::new(Shared::new(config, namespace, tables, wakers));
+        let workers = parts
+            .into_iter()
+            .enumerate()
+            .map(|(index, parts)| Worker::new(index, parts, shared.clone()))
+            .collect();
+        Ok((Self { shared, threads: Vec::new() }, workers))
+    }
+
+    /// A handle to control this dataplane with.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(self.shared.clone())
+    }
+
+    /// Statistics; see [`Control::stats`].
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.control().stats()
+    }
+
+    /// Stops all workers and waits for the threads that [`Dataplane::start`] started.
+    ///
+    /// Frames of a batch under way are still forwarded. Devices are closed when the last control handle and, after
+    /// [`Dataplane::build`], the last worker are dropped.
+    ///
+    /// # Errors
+    /// The first error with which a worker ended.
+    ///
+    /// # Panics
+    /// When a worker panicked, with the worker's message.
+    pub fn stop(mut self) -> Result<(), Error> {
+        self.shared.stop();
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(ended) => result = result.and(ended),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        result
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            // Whoever wants the outcome calls `stop`.
+            let _ = thread.join();
+        }
+    }
+}

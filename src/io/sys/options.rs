@@ -1,0 +1,53 @@
+//! Socket options that socket2 does not have.
+
+use std::io;
+use std::mem::size_of_val;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::checked;
+
+/// Index of `SK_MEMINFO_DROPS` (kernel `include/uapi/linux/sock_diag.h`).
+const DROPS: usize = 8;
+
+fn set(fd: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    let value = std::ptr::from_ref(&value).cast();
+    // SAFETY: `value` points to `len` readable bytes.
+    checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value, len) })?;
+    Ok(())
+}
+
+/// Sets the receive buffer in bytes beyond the limit for everybody; needs `CAP_NET_ADMIN`.
+pub(crate) fn force_receive_buffer(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
+    set(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+}
+
+/// Sets the send buffer in bytes beyond the limit for everybody; needs `CAP_NET_ADMIN`.
+pub(crate) fn force_send_buffer(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
+    set(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
+}
+
+/// Says whether datagrams carry DF and are refused above the path MTU, or may be fragmented.
+pub(crate) fn set_dont_fragment(fd: BorrowedFd<'_>, v6: bool, on: bool) -> io::Result<()> {
+    if v6 {
+        let value = if on { libc::IPV6_PMTUDISC_DO } else { libc::IPV6_PMTUDISC_DONT };
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, value)
+    } else {
+        let value = if on { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
+        set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
+    }
+}
+
+/// Datagrams that a socket dropped so far, mostly because its receive buffer was full; wraps at 2³².
+pub(crate) fn drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = [0_u32; 16];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    let memory = info.as_mut_ptr().cast();
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_MEMINFO);
+    // SAFETY: `memory` points to `len` writable bytes.
+    checked(unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, memory, &raw mut len) })?;
+    if (len as usize) < (DROPS + 1) * size_of::<u32>() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(info[DROPS])
+}

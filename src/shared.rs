@@ -1,0 +1,145 @@
+//! What the control handles and the workers of one dataplane share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam::queue::ArrayQueue;
+use mio::Waker;
+
+use crate::config::Config;
+use crate::event::Event;
+use crate::io::{PortQueue, UdpSocket};
+use crate::segment::PortId;
+use crate::snapshot::Publisher;
+use crate::tables::Tables;
+
+/// Devices and sockets on their way to a worker. They wait until the worker's snapshot names them.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    pub(crate) queues: Vec<(PortId, PortQueue)>,
+    pub(crate) sockets: Vec<(u16, Arc<UdpSocket>)>,
+}
+
+/// One worker as the others see it.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) inbox: Mutex<Inbox>,
+    pub(crate) waker: Waker,
+    /// Datagrams the kernel dropped at this worker's sockets.
+    pub(crate) overflows: AtomicU64,
+}
+
+/// A UDP port that segments receive on.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// The socket of each worker. The workers hold them; here they can be found again when the port is
+    /// given up and taken up anew before a worker has noticed.
+    pub(crate) sockets: Vec<Weak<UdpSocket>>,
+    /// Buffer sizes that the kernel granted, in bytes.
+    pub(crate) receive_buffer: usize,
+    pub(crate) send_buffer: usize,
+}
+
+/// What only control calls touch; its lock also serialises them.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    pub(crate) listeners: HashMap<u16, Listener>,
+}
+
+/// The common state of one dataplane.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    /// Network namespace of the underlay sockets; `None` where `/proc` is not mounted.
+    pub(crate) namespace: Option<OwnedFd>,
+    origin: Instant,
+    pub(crate) tables: Arc<Publisher<Tables>>,
+    pub(crate) registry: Mutex<Registry>,
+    pub(crate) seats: Vec<Seat>,
+    stop: AtomicBool,
+    events: ArrayQueue<Event>,
+    events_lost: AtomicU64,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Locks a mutex whose value no panic can leave half-changed: each is changed by whole assignments or pushes.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: Config,
+        namespace: Option<OwnedFd>,
+        tables: Tables,
+        wakers: Vec<Waker>,
+    ) -> Self {
+        let seat = |waker| Seat { inbox: Mutex::default(), waker, overflows: AtomicU64::new(0) };
+        #[allow(clippy::disallowed_methods, reason = "the origin of the dataplane's clock")]
+        let origin = Instant::now();
+        Self {
+            namespace,
+            origin,
+            tables: Arc::new(Publisher::new(tables)),
+            registry: Mutex::default(),
+            seats: wakers.into_iter().map(seat).collect(),
+            stop: AtomicBool::new(false),
+            events: ArrayQueue::new(config.events),
+            events_lost: AtomicU64::new(0),
+            config,
+        }
+    }
+
+    /// The dataplane's clock: time since it was built.
+    pub(crate) fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// Makes every worker look at the tables, its inbox and the stop flag.
+    pub(crate) fn wake(&self) {
+        for seat in &self.seats {
+            // Writing to an eventfd fails only when its counter is at the maximum, and then a wake-up is pending.
+            let _ = seat.waker.wake();
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn event(&self, event: Event) {
+        #[cfg(feature = "log")]
+        match &event {
+            Event::Trouble { .. } | Event::DeviceLost { .. } => log::warn!("{event}"),
+            _ => log::debug!("{event}"),
+        }
+        if self.events.push(event).is_err() {
+            self.events_lost(1);
+        }
+    }
+
+    pub(crate) fn events_lost(&self, events: u64) {
+        self.events_lost.fetch_add(events, Ordering::Relaxed);
+    }
+
+    pub(crate) fn next_event(&self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    pub(crate) fn lost_events(&self) -> u64 {
+        self.events_lost.load(Ordering::Relaxed)
+    }
+}

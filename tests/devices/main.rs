@@ -1,0 +1,15 @@
+//! Dataplanes on real devices and sockets, between hosts that are network namespaces.
+//!
+//! Needs root and /dev/net/tun; skips loudly without, except in CI.
+#![cfg(all(feature = "io", target_os = "linux"))]
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod adopted;
+mod hosts;
+mod kernel_peer;
+mod learning;
+mod local;
+mod routed;
+mod trouble;
+mod vxlan;
+mod workers;
