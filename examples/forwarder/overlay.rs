@@ -1,8 +1,11 @@
 //! The library at work: a dataplane with its segments, from a plan.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use overplane::{Change, Control, Dataplane, Destination, Device, PortId, SegmentId, Stats};
+use overplane::{
+    Change, Control, Dataplane, Destination, Device, PortId, SegmentId, Stats, Tables,
+};
 use overplane_lab::Namespace;
 use tracing::{info, warn};
 
@@ -58,6 +61,23 @@ impl Overlay {
         self.dataplane.stop()?;
         Ok(self.control.stats())
     }
+}
+
+/// Applies a plan to tables without devices and sockets: what is refused here would be refused later.
+pub fn rehearse(plan: &Plan) -> Result<(), overplane::Error> {
+    let mut tables = Tables::new(plan.config.local, plan.config.workers)?;
+    for planned in &plan.segments {
+        let segment = planned.segment.id();
+        let ports = planned.ports.iter().map(|port| Change::AddPort {
+            segment,
+            name: port.device.clone(),
+            offload: true,
+        });
+        let made = [Change::AddSegment(planned.segment.clone())].into_iter().chain(ports);
+        let ports = tables.apply(Duration::ZERO, made)?;
+        tables.apply(Duration::ZERO, changes(segment, planned, &ports))?;
+    }
+    Ok(())
 }
 
 fn add_segment(

@@ -58,7 +58,12 @@ pub(crate) struct Node {
 
 impl Node {
     /// A dataplane in `host` with `segment` and a new device `ovl0` that has `addresses` and the segment's MTU.
-    pub(crate) fn new(host: &Namespace, config: Config, segment: Segment, addresses: &[String]) -> Self {
+    pub(crate) fn new(
+        host: &Namespace,
+        config: Config,
+        segment: Segment,
+        addresses: &[String],
+    ) -> Self {
         let dataplane = host.run(|| Dataplane::start(config)).unwrap();
         let control = dataplane.control();
         let bridge = segment.id().vni.is_some();

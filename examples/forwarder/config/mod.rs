@@ -9,6 +9,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use crate::failure::Failure;
+use crate::overlay;
 use crate::plan::Plan;
 use reader::Problems;
 
@@ -19,11 +20,13 @@ pub fn load(file: &Path) -> Result<Plan, Failure> {
         Ok(text) => text,
         Err(e) => return Err(Failure::Usage(format!("reading {name}: {e}"))),
     };
-    parse(&name, &text).map_err(|problems| {
+    let plan = parse(&name, &text).map_err(|problems| {
         let many = if problems.len() == 1 { "error" } else { "errors" };
         let head = format!("{} {many} in {name}", problems.len());
         Failure::Usage([vec![head], problems].concat().join("\n"))
-    })
+    })?;
+    overlay::rehearse(&plan).map_err(|e| Failure::Usage(format!("{name}: {e}")))?;
+    Ok(plan)
 }
 
 /// Reads the text of a file; the errors are in the order of their lines.

@@ -63,13 +63,17 @@ impl<'a> Item<'a> {
     }
 
     pub fn integer(&self, range: RangeInclusive<u64>, problems: &mut Problems) -> Option<u64> {
-        let number = self.value.as_integer().and_then(|number| {
-            u64::from_str_radix(number.as_str(), number.radix()).ok().filter(|n| range.contains(n))
-        });
+        let number = self.as_integer(&range);
         if number.is_none() {
             self.refuse(format_args!("{} to {}", range.start(), range.end()), problems);
         }
         number
+    }
+
+    pub fn as_integer(&self, range: &RangeInclusive<u64>) -> Option<u64> {
+        let number = self.value.as_integer()?;
+        let number = u64::from_str_radix(number.as_str(), number.radix()).ok();
+        number.filter(|number| range.contains(number))
     }
 
     pub fn boolean(&self, problems: &mut Problems) -> Option<bool> {

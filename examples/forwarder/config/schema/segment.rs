@@ -62,7 +62,6 @@ impl Reader<'_> {
         let mut planned = SegmentPlan::new(segment);
         self.ports(section, &mut planned, problems);
         let mut vteps = Vteps { local: self.local, udp_port, known: HashMap::new() };
-        planned.peers = vteps.list(section.get("peers"), problems);
         if bridge {
             let flood = section.get("flood");
             planned.flood = vteps.list(flood.clone(), problems);
@@ -76,6 +75,7 @@ impl Reader<'_> {
         } else {
             planned.routes = entries::routes(section, &planned.ports, &mut vteps, problems);
         }
+        planned.peers = vteps.list(section.get("peers"), problems);
         Some(planned)
     }
 
@@ -128,13 +128,15 @@ fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
         segment.learning = learning;
     }
     if let Some(item) = section.get("ageing") {
-        if item.as_text() == Some("never") {
-            segment.ageing = None;
-        } else if item.as_text().is_some() {
-            item.refuse("1 to 4294967295 seconds, or \"never\"", problems);
-        } else if let Some(seconds) = item.integer(1..=u32::MAX.into(), problems) {
-            segment.ageing = Some(Duration::from_secs(seconds));
-        }
+        segment.ageing = match item.as_integer(&(1..=u32::MAX.into())) {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => {
+                if item.as_text() != Some("never") {
+                    item.refuse("1 to 4294967295 seconds, or \"never\"", problems);
+                }
+                None
+            }
+        };
     }
     if let Some(item) = section.get("fdb_limit")
         && let Some(limit) = item.integer(0..=MAX_FDB_LIMIT as u64, problems)
