@@ -48,6 +48,7 @@ impl Span {
         self.len == 0
     }
 
+    #[inline]
     pub(crate) fn range(self) -> Range<usize> {
         self.start as usize..self.start as usize + self.len as usize
     }
@@ -91,17 +92,20 @@ impl Batch {
 
     /// Number of frames held.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether no frame is held.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Forgets all frames; their memory is reused by the next ones.
+    #[inline]
     pub fn clear(&mut self) {
         self.len = 0;
     }
@@ -138,6 +142,7 @@ impl Batch {
     ///
     /// A device that puts a vnet header in front of each frame reads both with one call into
     /// `next_slot(VnetHeader::LEN)`: the header lands in the headroom.
+    #[inline]
     pub fn next_slot(&mut self, reserve: usize) -> Option<&mut [u8]> {
         if self.len == self.slots.len() || reserve > HEADROOM {
             return None;
@@ -155,6 +160,7 @@ impl Batch {
     /// Takes the next free slot as holding a frame of `len` bytes that a port gave with `vnet`.
     ///
     /// Returns `false`, and takes nothing, when the batch is full or `len` exceeds [`MAX_FRAME`].
+    #[inline]
     pub fn commit(&mut self, len: usize, vnet: VnetHeader) -> bool {
         self.take(len, vnet, NOWHERE)
     }
@@ -162,10 +168,12 @@ impl Batch {
     /// Takes the next free slot as holding a datagram of `len` bytes from `source`.
     ///
     /// Returns `false`, and takes nothing, when the batch is full or `len` exceeds [`MAX_FRAME`].
+    #[inline]
     pub fn commit_datagram(&mut self, len: usize, source: SocketAddr) -> bool {
         self.take(len, VnetHeader::default(), source)
     }
 
+    #[inline]
     fn take(&mut self, len: usize, vnet: VnetHeader, source: SocketAddr) -> bool {
         if self.len == self.slots.len() || len > MAX_FRAME {
             return false;
@@ -183,6 +191,7 @@ impl Batch {
     /// # Panics
     /// When `index` is not below [`Batch::len`].
     #[must_use]
+    #[inline]
     pub fn span(&self, index: usize) -> Span {
         assert!(index < self.len);
         self.slots[index].span
@@ -193,20 +202,24 @@ impl Batch {
     /// # Panics
     /// When `index` is not below [`Batch::len`].
     #[must_use]
+    #[inline]
     pub fn frame(&self, index: usize) -> &[u8] {
         &self.memory[self.span(index).range()]
     }
 
+    #[inline]
     pub(crate) fn frame_mut(&mut self, index: usize) -> &mut [u8] {
         &mut self.memory[self.slots[index].span.range()]
     }
 
     /// The vnet header that came with frame `index`.
+    #[inline]
     pub(crate) fn vnet(&self, index: usize) -> VnetHeader {
         self.slots[index].vnet
     }
 
     /// The underlay address that sent datagram `index`.
+    #[inline]
     pub(crate) fn source(&self, index: usize) -> SocketAddr {
         self.slots[index].source
     }
@@ -216,11 +229,13 @@ impl Batch {
     /// # Panics
     /// When the run reaches beyond the batch, which no run that the forwarder gave out for this batch does.
     #[must_use]
+    #[inline]
     pub fn bytes(&self, span: Span) -> &[u8] {
         &self.memory[span.range()]
     }
 
     /// Takes the first `bytes` bytes off frame `index`, all of it if it is shorter.
+    #[inline]
     pub(crate) fn strip(&mut self, index: usize, bytes: usize) {
         let span = &mut self.slots[index].span;
         let bytes = (bytes as u32).min(span.len);
@@ -231,6 +246,7 @@ impl Batch {
     /// and at most `keep` bytes of the frame.
     ///
     /// The frame itself keeps its place, so the same frame can go out with and without the header.
+    #[inline]
     pub(crate) fn prepend(&mut self, index: usize, header: &[u8], keep: usize) -> Span {
         debug_assert!(header.len() <= HEADROOM);
         let span = self.slots[index].span;

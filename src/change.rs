@@ -1,6 +1,6 @@
 //! The verbs of the control plane, and their all-or-nothing application.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,19 +147,23 @@ enum Effect {
 enum Flushed {
     All,
     At(Location),
+    Behind(HashSet<VtepId>),
     OlderThan(u32),
 }
 
 impl Effect {
     fn run(self, second: u32) {
         match self {
-            Self::Forget(fdb, mac) => fdb.remove_if(second, |entry| entry.mac == mac, |_| ()),
+            Self::Forget(fdb, mac) => fdb.forget(mac),
             Self::Flush(fdb, which) => fdb.remove_if(
                 second,
-                |entry| match which {
+                |entry| match &which {
                     Flushed::All => true,
-                    Flushed::At(location) => entry.location == location,
-                    Flushed::OlderThan(age) => entry.age >= age,
+                    Flushed::At(location) => entry.location == *location,
+                    Flushed::Behind(vteps) => {
+                        as_vtep(entry.location).is_some_and(|vtep| vteps.contains(&vtep))
+                    }
+                    Flushed::OlderThan(age) => entry.age >= *age,
                 },
                 |_| (),
             ),
@@ -183,6 +187,8 @@ impl Tables {
         let mut draft = Draft {
             tables: self.clone(),
             dirty: Vec::new(),
+            removed_peers: Vec::new(),
+            new_vteps: Vec::new(),
             added: Vec::new(),
             effects: Vec::new(),
         };
@@ -203,6 +209,9 @@ struct Draft {
     tables: Tables,
     /// Segments in which VTEPs may have been named or unnamed.
     dirty: Vec<SegmentId>,
+    /// Peers of removed segments, and VTEPs made on the way: perhaps nothing names them in the end.
+    removed_peers: Vec<VtepId>,
+    new_vteps: Vec<VtepId>,
     added: Vec<PortId>,
     effects: Vec<Effect>,
 }
@@ -324,7 +333,9 @@ impl Draft {
             self.added.retain(|added| *added != port);
         }
         // Its VTEPs go when peers are settled, unless another segment names them.
-        self.tables.segments.remove(&id);
+        if let Some(segment) = self.tables.segments.remove(&id) {
+            self.removed_peers.extend(segment.peers.values());
+        }
         Ok(())
     }
 
@@ -477,6 +488,7 @@ impl Draft {
             .insert_with(|handle| Arc::new(VtepEntry { id: VtepId(handle), address, counters }));
         let id = VtepId(handle.ok_or(Error::Limit { what: "VTEPs", limit: MAX_SLOTS })?);
         self.tables.vtep_by_address.insert(address, id);
+        self.new_vteps.push(id);
         Ok(id)
     }
 
@@ -498,13 +510,16 @@ impl Draft {
         }
     }
 
-    /// Derives the accepted peers of the changed segments and drops VTEPs that nothing names any more.
+    /// Derives the accepted peers of the changed segments, forgets what was learned behind those that are peers no
+    /// more, and drops VTEPs that nothing names any more.
     fn settle_peers(&mut self) -> Result<(), Error> {
+        let mut unnamed: HashSet<VtepId> = HashSet::new();
         for id in std::mem::take(&mut self.dirty) {
             let Some(entry) = self.tables.segments.get_mut(&id) else { continue };
             let entry = Arc::make_mut(entry);
-            entry.peers.clear();
+            let mut gone: HashSet<VtepId> = entry.peers.drain().map(|(_, vtep)| vtep).collect();
             for vtep in named_vteps(entry) {
+                gone.remove(&vtep);
                 let Some(address) = self.tables.vteps.get(vtep.0).map(|vtep| vtep.address) else {
                     continue;
                 };
@@ -517,31 +532,34 @@ impl Draft {
                     ));
                 }
             }
+            unnamed.extend(&gone);
+            if let (false, Some(bridge)) = (gone.is_empty(), entry.bridge()) {
+                self.effects.push(Effect::Flush(bridge.fdb.clone(), Flushed::Behind(gone)));
+            }
         }
-        let unnamed = |vtep: &Arc<VtepEntry>| {
-            let ip = vtep.address.ip();
-            !self.tables.segments.values().any(|segment| segment.peers.get(&ip) == Some(&vtep.id))
-        };
-        let gone: Vec<Arc<VtepEntry>> =
-            self.tables.vteps.iter().filter(|vtep| unnamed(vtep)).cloned().collect();
-        for vtep in gone {
-            self.tables.vteps.remove(vtep.id.0);
-            self.tables.vtep_by_address.remove(&vtep.address);
-            for bridge in self.tables.segments.values().filter_map(|segment| segment.bridge()) {
-                self.effects
-                    .push(Effect::Flush(bridge.fdb.clone(), Flushed::At(Location::Vtep(vtep.id))));
+        unnamed.extend(self.removed_peers.drain(..));
+        unnamed.extend(self.new_vteps.drain(..));
+        for id in unnamed {
+            let Some(address) = self.tables.vtep_address(id) else { continue };
+            let ip = address.ip();
+            if !self.tables.segments.values().any(|segment| segment.peers.get(&ip) == Some(&id)) {
+                self.tables.vteps.remove(id.0);
+                self.tables.vtep_by_address.remove(&address);
             }
         }
         Ok(())
     }
 }
 
-/// All VTEPs that anything in the segment names, with repetitions.
-fn named_vteps(entry: &SegmentEntry) -> Vec<VtepId> {
-    let as_vtep = |location| match location {
+fn as_vtep(location: Location) -> Option<VtepId> {
+    match location {
         Location::Vtep(vtep) => Some(vtep),
         Location::Port(_) => None,
-    };
+    }
+}
+
+/// All VTEPs that anything in the segment names, with repetitions.
+fn named_vteps(entry: &SegmentEntry) -> Vec<VtepId> {
     let mut named: Vec<VtepId> =
         entry.named_peers.iter().chain(&entry.discovered).copied().collect();
     match &entry.table {

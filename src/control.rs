@@ -284,6 +284,19 @@ impl Control {
         Ok((udp_port, sockets, Listener { sockets: weak, receive_buffer, send_buffer }))
     }
 
+    fn report_small_buffers(&self, udp_port: u16, listener: &Listener) {
+        let config = &self.shared.config;
+        let buffers = [
+            (config.receive_buffer, listener.receive_buffer),
+            (config.send_buffer, listener.send_buffer),
+        ];
+        for (wanted, granted) in buffers {
+            if granted < wanted {
+                self.shared.event(Event::SmallBuffer { udp_port, wanted, granted });
+            }
+        }
+    }
+
     /// Applies changes, hands devices and sockets over, publishes and wakes the workers.
     fn apply_locked(
         &self,
@@ -296,6 +309,7 @@ impl Control {
         let udp_ports: Vec<u16> = tables.udp_ports().collect();
         let mut sockets: Vec<(u16, Vec<Arc<UdpSocket>>)> = Vec::new();
         for (udp_port, held, listener) in arrivals.listeners {
+            self.report_small_buffers(udp_port, &listener);
             registry.listeners.insert(udp_port, listener);
             sockets.push((udp_port, held));
         }
@@ -304,6 +318,7 @@ impl Control {
             udp_ports.contains(udp_port)
                 || listener.sockets.iter().any(|socket| socket.strong_count() > 0)
         });
+        lock(&self.shared.lost).retain(|port| tables.port(*port).is_some());
         let mut queues = arrivals.queues.into_iter();
         for (index, seat) in self.shared.seats.iter().enumerate() {
             let mut inbox = lock(&seat.inbox);

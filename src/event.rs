@@ -46,6 +46,15 @@ pub enum Event {
         /// Name of the device.
         name: String,
     },
+    /// The kernel granted a smaller buffer than was asked for to the sockets of a UDP port: bursts may be lost.
+    SmallBuffer {
+        /// UDP port, in host order.
+        udp_port: u16,
+        /// Bytes asked for.
+        wanted: usize,
+        /// Bytes granted; raise `net.core.rmem_max` and `net.core.wmem_max`, or give the process CAP_NET_ADMIN.
+        granted: usize,
+    },
     /// Frames are being dropped for a reason outside the dataplane. Reported once per place and reason until a
     /// second has passed without it.
     Trouble {
@@ -70,6 +79,11 @@ impl fmt::Display for Event {
             }
             Self::Aged { segment, mac } => write!(f, "{segment}: {mac} aged out"),
             Self::DeviceLost { port, name } => write!(f, "device {name} ({port}) is gone"),
+            Self::SmallBuffer { udp_port, wanted, granted } => write!(
+                f,
+                "UDP port {udp_port}: buffers of {granted} bytes instead of {wanted}; raise net.core.rmem_max and \
+                 net.core.wmem_max, or give the process CAP_NET_ADMIN"
+            ),
             Self::Trouble { place, reason, error } => write!(f, "{place}: {error} ({reason})"),
         }
     }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::hash::mix;
 use crate::segment::Location;
 use crate::wire::MacAddr;
+use crate::wire::eth::MacNumber;
 
 /// Largest number of learned entries a segment can be configured to hold.
 pub const MAX_LIMIT: usize = 1 << 20;
@@ -26,6 +27,9 @@ const WAYS: usize = 4;
 
 /// Marks a key word as used, so that no MAC address looks like an empty place.
 const USED: u64 = 1 << 63;
+
+/// An age that no entry reaches.
+const NEVER: u64 = 1 << 32;
 
 /// What became of an attempt to learn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub(crate) enum Learned {
     Moved { from: Location },
     /// The table holds as many entries as it may.
     Full,
-    /// Another worker was writing, or no news was wanted: to be learned from a later frame.
+    /// Another worker was writing: to be learned from a later frame.
     Later,
 }
 
@@ -69,8 +73,8 @@ pub(crate) struct Fdb {
     buckets: Box<[Bucket]>,
     seed: u64,
     limit: usize,
-    /// Seconds after which an entry that was not refreshed is forgotten; `u32::MAX` means never.
-    ageing: u32,
+    /// Seconds after which an entry that was not refreshed is forgotten; [`NEVER`] is beyond every second.
+    ageing: u64,
     len: AtomicUsize,
     writer: Mutex<()>,
 }
@@ -105,7 +109,7 @@ impl Fdb {
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
             seed,
             limit,
-            ageing: ageing.map_or(u32::MAX, seconds),
+            ageing: ageing.map_or(NEVER, |ageing| seconds(ageing).into()),
             len: AtomicUsize::new(0),
             writer: Mutex::new(()),
         }
@@ -121,37 +125,37 @@ impl Fdb {
 
     /// The two buckets a MAC may be in; they can be the same one.
     #[inline]
-    fn candidates(&self, mac: MacAddr) -> [&Bucket; 2] {
-        let hash = mix(mac.to_u64(), self.seed);
+    fn candidates(&self, mac: MacNumber) -> [&Bucket; 2] {
+        let hash = mix(mac.get(), self.seed);
         let mask = self.buckets.len() - 1;
         [&self.buckets[hash as usize & mask], &self.buckets[(hash >> 32) as usize & mask]]
     }
 
     /// Finds the place of a MAC and its value. Safe against concurrent writers.
     #[inline]
-    fn find(&self, mac: MacAddr) -> Option<(&Entry, u64)> {
-        let key = mac.to_u64() | USED;
-        for bucket in self.candidates(mac) {
-            for entry in &bucket.0 {
-                if entry.key.load(Ordering::Acquire) == key {
-                    let value = entry.value.load(Ordering::Acquire);
-                    // Cleared or reused meanwhile: the value may belong to another MAC.
-                    if entry.key.load(Ordering::Relaxed) == key {
-                        return Some((entry, value));
-                    }
-                }
-            }
-        }
-        None
+    fn find(&self, mac: MacNumber) -> Option<(&Entry, u64)> {
+        let key = mac.get() | USED;
+        self.candidates(mac).into_iter().find_map(|bucket| {
+            // All four places at once: which one it is cannot be foreseen, so a branch for each would be a guess.
+            let place = |way: usize| {
+                usize::from(bucket.0[way].key.load(Ordering::Acquire) == key) * (way + 1)
+            };
+            let entry =
+                bucket.0.get((place(0) | place(1) | place(2) | place(3)).checked_sub(1)?)?;
+            let value = entry.value.load(Ordering::Acquire);
+            // Cleared or reused meanwhile: the value may belong to another MAC.
+            (entry.key.load(Ordering::Relaxed) == key).then_some((entry, value))
+        })
     }
 
+    #[inline]
     fn expired(&self, seen: u32, now: u32) -> bool {
-        self.ageing != u32::MAX && now.saturating_sub(seen) >= self.ageing
+        u64::from(now) >= u64::from(seen) + self.ageing
     }
 
     /// Where a MAC was last seen, unless that is longer ago than the ageing time.
     #[inline]
-    pub(crate) fn lookup(&self, mac: MacAddr, now: u32) -> Option<Location> {
+    pub(crate) fn lookup(&self, mac: MacNumber, now: u32) -> Option<Location> {
         let (_, value) = self.find(mac)?;
         let (location, seen) = unpack(value);
         (!self.expired(seen, now)).then_some(location)
@@ -159,38 +163,32 @@ impl Fdb {
 
     /// Whether the table has an entry for a MAC, however old.
     pub(crate) fn contains(&self, mac: MacAddr) -> bool {
-        self.find(mac).is_some()
+        self.find(mac.into()).is_some()
     }
 
-    /// Takes note that a frame from `mac` came from `location`; new and moved MACs only if `news` is set.
+    /// Takes note that a frame from `mac` came from `location` if it was known to be there, and says whether it was.
     #[inline]
-    pub(crate) fn learn(&self, mac: MacAddr, location: Location, now: u32, news: bool) -> Learned {
-        if let Some((entry, value)) = self.find(mac) {
-            let (known, seen) = unpack(value);
-            if known == location {
-                if seen < now {
-                    // A failed exchange means that another worker moved, refreshed or removed the entry: its news
-                    // is as fresh as ours.
-                    let _ = entry.value.compare_exchange(
-                        value,
-                        pack(location, now),
-                        Ordering::Release,
-                        Ordering::Relaxed,
-                    );
-                }
-                return Learned::Known;
-            }
+    pub(crate) fn refresh(&self, mac: MacNumber, location: Location, now: u32) -> bool {
+        let Some((entry, value)) = self.find(mac) else { return false };
+        let (known, seen) = unpack(value);
+        if known == location && seen < now {
+            // A failed exchange means that another worker moved, refreshed or removed the entry: its news is as
+            // fresh as ours.
+            let fresh = pack(location, now);
+            let _ =
+                entry.value.compare_exchange(value, fresh, Ordering::Release, Ordering::Relaxed);
         }
-        if news { self.learn_slowly(mac, location, now) } else { Learned::Later }
+        known == location
     }
 
-    #[cold]
-    fn learn_slowly(&self, mac: MacAddr, location: Location, now: u32) -> Learned {
+    /// Takes note that a frame from `mac` came from `location`, wherever it was before.
+    pub(crate) fn learn(&self, mac: MacNumber, location: Location, now: u32) -> Learned {
         let Ok(_guard) = self.writer.try_lock() else { return Learned::Later };
         if let Some((entry, value)) = self.find(mac) {
             let (from, seen) = unpack(value);
             entry.value.store(pack(location, now), Ordering::Release);
             return match from {
+                // Another worker was faster.
                 _ if from == location => Learned::Known,
                 // An entry past its time was as good as gone: finding the MAC elsewhere is no move.
                 _ if self.expired(seen, now) => Learned::New,
@@ -210,7 +208,7 @@ impl Fdb {
             return Learned::Full;
         };
         entry.value.store(pack(location, now), Ordering::Release);
-        entry.key.store(mac.to_u64() | USED, Ordering::Release);
+        entry.key.store(mac.get() | USED, Ordering::Release);
         self.len.fetch_add(1, Ordering::Relaxed);
         Learned::New
     }
@@ -218,6 +216,15 @@ impl Fdb {
     fn lock(&self) -> MutexGuard<'_, ()> {
         // The lock guards no value that a panic could leave half-written: each entry is one store.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the entry of one MAC, if there is one.
+    pub(crate) fn forget(&self, mac: MacAddr) {
+        let _guard = self.lock();
+        if let Some((entry, _)) = self.find(mac.into()) {
+            entry.key.store(0, Ordering::Release);
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Removes every entry for which `remove` says so and hands it to `removed`.
@@ -241,8 +248,8 @@ impl Fdb {
 
     /// Removes entries that were not refreshed for the ageing time.
     pub(crate) fn age(&self, now: u32, removed: impl FnMut(LearnedEntry)) {
-        if self.ageing != u32::MAX && self.len() > 0 {
-            self.remove_if(now, |entry| entry.age >= self.ageing, removed);
+        if self.ageing != NEVER && self.len() > 0 {
+            self.remove_if(now, |entry| u64::from(entry.age) >= self.ageing, removed);
         }
     }
 
@@ -252,7 +259,7 @@ impl Fdb {
         let entries = self.buckets.iter().flat_map(|bucket| &bucket.0);
         entries
             .filter_map(|entry| read(entry, now))
-            .filter(|entry| entry.age < self.ageing)
+            .filter(|entry| u64::from(entry.age) < self.ageing)
             .collect()
     }
 }
@@ -280,8 +287,8 @@ mod tests {
     use super::*;
     use crate::segment::{PortId, VtepId};
 
-    fn mac(n: u64) -> MacAddr {
-        MacAddr::from_u64(0x0200_0000_0000 | n)
+    fn mac(n: u64) -> MacNumber {
+        MacAddr::from_u64(0x0200_0000_0000 | n).into()
     }
 
     fn port(n: u32) -> Location {
@@ -300,18 +307,30 @@ mod tests {
     fn learns_finds_and_moves() {
         let fdb = fdb(16);
         assert_eq!(fdb.lookup(mac(1), 0), None);
-        assert_eq!(fdb.learn(mac(1), port(1), 0, true), Learned::New);
-        assert_eq!(fdb.learn(mac(1), port(1), 0, true), Learned::Known);
-        assert_eq!(fdb.learn(mac(1), vtep(1), 5, true), Learned::Moved { from: port(1) });
+        assert_eq!(fdb.learn(mac(1), port(1), 0), Learned::New);
+        assert!(fdb.refresh(mac(1), port(1), 0));
+        assert!(!fdb.refresh(mac(1), vtep(1), 0) && !fdb.refresh(mac(2), port(1), 0));
+        assert_eq!(fdb.learn(mac(1), vtep(1), 5), Learned::Moved { from: port(1) });
         assert_eq!(fdb.lookup(mac(1), 5), Some(vtep(1)));
         assert_eq!(fdb.len(), 1);
     }
 
     #[test]
+    fn a_forgotten_mac_leaves_its_place_to_others() {
+        let fdb = fdb(1);
+        fdb.learn(mac(1), port(1), 0);
+        fdb.forget(mac(2).into());
+        assert_eq!(fdb.lookup(mac(1), 0), Some(port(1)));
+        fdb.forget(mac(1).into());
+        assert_eq!((fdb.lookup(mac(1), 0), fdb.len()), (None, 0));
+        assert_eq!(fdb.learn(mac(2), port(1), 0), Learned::New);
+    }
+
+    #[test]
     fn an_entry_lives_for_the_ageing_time_after_its_last_frame() {
         let fdb = fdb(16);
-        fdb.learn(mac(1), port(1), 0, true);
-        fdb.learn(mac(1), port(1), 200, true);
+        fdb.learn(mac(1), port(1), 0);
+        assert!(fdb.refresh(mac(1), port(1), 200));
         assert_eq!(fdb.lookup(mac(1), 499), Some(port(1)));
         assert_eq!(
             fdb.lookup(mac(1), 500),
@@ -320,13 +339,13 @@ mod tests {
         );
         let mut aged = Vec::new();
         fdb.age(500, |entry| aged.push(entry.mac));
-        assert_eq!((aged, fdb.len()), (vec![mac(1)], 0));
+        assert_eq!((aged, fdb.len()), (vec![mac(1).into()], 0));
     }
 
     #[test]
     fn without_ageing_nothing_is_forgotten() {
         let fdb = Fdb::new(4, None, 1);
-        fdb.learn(mac(1), port(1), 0, true);
+        fdb.learn(mac(1), port(1), 0);
         fdb.age(u32::MAX, |_| panic!("aged"));
         assert_eq!(fdb.lookup(mac(1), u32::MAX), Some(port(1)));
     }
@@ -335,10 +354,10 @@ mod tests {
     fn the_limit_is_hard_and_known_macs_still_move() {
         let fdb = fdb(100);
         for n in 0..100 {
-            assert_eq!(fdb.learn(mac(n), port(1), 0, true), Learned::New, "{n}");
+            assert_eq!(fdb.learn(mac(n), port(1), 0), Learned::New, "{n}");
         }
-        assert_eq!(fdb.learn(mac(100), port(1), 0, true), Learned::Full);
-        assert_eq!(fdb.learn(mac(7), port(2), 0, true), Learned::Moved { from: port(1) });
+        assert_eq!(fdb.learn(mac(100), port(1), 0), Learned::Full);
+        assert_eq!(fdb.learn(mac(7), port(2), 0), Learned::Moved { from: port(1) });
         assert_eq!(fdb.len(), 100);
     }
 
@@ -347,7 +366,7 @@ mod tests {
         // Two choices of four-entry buckets at no more than half load: overflow is possible but rare.
         let fdb = fdb(50_000);
         let refused =
-            (0..50_000).filter(|n| fdb.learn(mac(*n), port(1), 0, true) != Learned::New).count();
+            (0..50_000).filter(|n| fdb.learn(mac(*n), port(1), 0) != Learned::New).count();
         assert!(refused < 50, "{refused} of 50,000 found no place");
     }
 
@@ -358,9 +377,9 @@ mod tests {
             let writer = scope.spawn(|| {
                 for round in 0..20_000_u64 {
                     let n = round % 97;
-                    fdb.learn(mac(n), vtep(n as u32), 0, true);
+                    fdb.learn(mac(n), vtep(n as u32), 0);
                     if round % 3 == 0 {
-                        fdb.remove_if(0, |entry| entry.mac == mac((round * 7) % 97), |_| ());
+                        fdb.remove_if(0, |entry| entry.mac == mac((round * 7) % 97).into(), |_| ());
                     }
                 }
             });
@@ -405,7 +424,9 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Learn(n, location) => {
-                        fdb.learn(mac(n), location, now, true);
+                        if !fdb.refresh(mac(n), location, now) {
+                            fdb.learn(mac(n), location, now);
+                        }
                         model.insert(n, (location, now));
                     }
                     Step::Wait(seconds) => now += seconds,

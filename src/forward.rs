@@ -21,8 +21,8 @@ use crate::hash::mix;
 use crate::output::Output;
 use crate::segment::{Destination, Location, PortId, SegmentId};
 use crate::tables::{Bridge, SegmentEntry, SegmentTable, Tables};
-use crate::wire::MacAddr;
-use emit::{Emitter, Encapsulation};
+use crate::wire::eth::MacNumber;
+use emit::Emitter;
 use icmp::Budget;
 
 /// New and moved MAC addresses that are learned per batch: bounds what a flood of forged addresses costs.
@@ -46,16 +46,6 @@ enum Fate {
     Dropped(DropReason),
 }
 
-impl Fate {
-    fn forwarded(emitted: Result<u64, DropReason>) -> Self {
-        emitted.map_or_else(Self::Dropped, Self::Forwarded)
-    }
-
-    fn flooded(emitted: Result<u64, DropReason>) -> Self {
-        emitted.map_or_else(Self::Dropped, Self::Flooded)
-    }
-}
-
 /// The running counts of one batch, written to the shared counters once at its end.
 #[derive(Debug, Default)]
 struct Tally {
@@ -69,9 +59,9 @@ struct Tally {
 
 impl Tally {
     #[inline]
-    fn add(&mut self, bytes: usize, fate: Fate, counters: &WorkerCounters) {
+    fn add(&mut self, bytes: u32, fate: Fate, counters: &WorkerCounters) {
         self.frames += 1;
-        self.bytes += bytes as u64;
+        self.bytes += u64::from(bytes);
         match fate {
             Fate::Forwarded(pieces) => {
                 self.forwarded += 1;
@@ -95,13 +85,14 @@ impl Tally {
 }
 
 /// What all frames of a batch share.
-#[derive(Clone, Copy)]
 struct Context<'a> {
     tables: &'a Tables,
     counters: &'a WorkerCounters,
     worker: usize,
     now: Duration,
     second: u32,
+    /// Seed of the hash that chooses source ports.
+    entropy: u64,
 }
 
 impl Forwarder {
@@ -112,8 +103,14 @@ impl Forwarder {
     }
 
     fn context<'a>(&self, tables: &'a Tables, now: Duration) -> Context<'a> {
-        let (worker, second) = (self.worker, seconds(now));
-        Context { tables, counters: tables.counters.of(worker), worker, now, second }
+        Context {
+            tables,
+            counters: tables.counters.of(self.worker),
+            worker: self.worker,
+            now,
+            second: seconds(now),
+            entropy: entropy_seed(tables.seed),
+        }
     }
 
     /// Forwards a batch of frames that were read from `port`, and adds the decisions to `output`.
@@ -139,10 +136,10 @@ impl Forwarder {
         };
         match &segment.table {
             SegmentTable::Bridge(bridge) => {
-                self.bridge_from_port(context, port, segment, bridge, batch, output)
+                self.bridge_from_port(&context, port, segment, bridge, batch, output)
             }
             SegmentTable::Routed(routed) => {
-                self.route_from_port(context, port, segment, routed, batch, output)
+                self.route_from_port(&context, port, segment, routed, batch, output)
             }
         }
     }
@@ -164,30 +161,20 @@ impl Forwarder {
         let routed = tables.segment(SegmentId { udp_port, vni: None });
         match routed.map(|segment| (segment, &segment.table)) {
             Some((segment, SegmentTable::Routed(routed))) => {
-                self.route_from_underlay(context, segment, routed, batch, output);
+                self.route_from_underlay(&context, segment, routed, batch, output);
             }
-            _ => self.bridge_from_underlay(context, udp_port, batch, output),
+            _ => self.bridge_from_underlay(&context, udp_port, batch, output),
         }
     }
 
+    #[inline]
     fn emitter<'a>(
         &'a mut self,
-        context: Context<'a>,
-        segment: &SegmentEntry,
+        context: &'a Context<'a>,
+        segment: &'a SegmentEntry,
         output: &'a mut Output,
     ) -> Emitter<'a> {
-        let encapsulation = match segment.id.vni {
-            Some(vni) => Encapsulation::Vxlan(vni),
-            None => Encapsulation::Bare(segment.id.udp_port),
-        };
-        Emitter {
-            output,
-            counters: context.counters,
-            chunks: &mut self.chunks,
-            seed: entropy_seed(context.tables.seed),
-            encapsulation,
-            mtu: segment.mtu,
-        }
+        Emitter { context, segment, output, chunks: &mut self.chunks }
     }
 }
 
@@ -195,7 +182,7 @@ impl Forwarder {
 fn detached(batch: &Batch, counters: &WorkerCounters) {
     let mut tally = Tally::default();
     for index in 0..batch.len() {
-        tally.add(batch.frame(index).len(), Fate::Dropped(DropReason::Detached), counters);
+        tally.add(batch.span(index).len, Fate::Dropped(DropReason::Detached), counters);
     }
     tally.flush(counters);
 }
@@ -211,14 +198,30 @@ pub(crate) fn destination(tables: &Tables, location: Location) -> Option<Destina
 /// Learns that `mac` is at `location` and reports what is new.
 #[inline]
 fn learn(
-    context: Context<'_>,
+    context: &Context<'_>,
     segment: SegmentId,
     bridge: &Bridge,
-    (mac, location): (MacAddr, Location),
+    (mac, location): (MacNumber, Location),
     news: &mut u32,
     output: &mut Output,
 ) {
-    match bridge.fdb.learn(mac, location, context.second, *news > 0) {
+    if !bridge.fdb.refresh(mac, location, context.second) && *news > 0 {
+        learn_news(context, segment, bridge, (mac, location), news, output);
+    }
+}
+
+#[cold]
+fn learn_news(
+    context: &Context<'_>,
+    segment: SegmentId,
+    bridge: &Bridge,
+    (mac, location): (MacNumber, Location),
+    news: &mut u32,
+    output: &mut Output,
+) {
+    let learned = bridge.fdb.learn(mac, location, context.second);
+    let mac = mac.into();
+    match learned {
         Learned::Known | Learned::Later => {}
         Learned::Full => context.counters.learning_refused.add(1),
         Learned::New => {

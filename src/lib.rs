@@ -161,3 +161,8 @@ pub mod limits {
     pub use crate::segment::{DEFAULT_AGEING, DEFAULT_FDB_LIMIT, FLANNEL_UDP_PORT, MAX_FLOOD};
     pub use crate::tables::MAX_WORKERS;
 }
+
+/// Keeps the README's code compiling.
+#[cfg(all(doctest, feature = "io"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -138,8 +138,10 @@ impl Tables {
         let statics =
             bridge.statics.iter().filter_map(|(mac, at)| entry(*mac, *at, Origin::Static, None));
         let learned = bridge.fdb.list(seconds(now));
-        let learned =
-            learned.iter().filter(|found| bridge.pinned(found.mac).is_none()).filter_map(|found| {
+        let learned = learned
+            .iter()
+            .filter(|found| bridge.pinned(found.mac.into()).is_none())
+            .filter_map(|found| {
                 let age = Some(Duration::from_secs(u64::from(found.age)));
                 entry(found.mac, found.location, Origin::Learned, age)
             });

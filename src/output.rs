@@ -74,18 +74,21 @@ impl Output {
 
     /// Datagrams to send.
     #[must_use]
+    #[inline]
     pub fn transmits(&self) -> &[Transmit] {
         &self.transmits
     }
 
     /// Frames to write to ports.
     #[must_use]
+    #[inline]
     pub fn delivers(&self) -> &[Deliver] {
         &self.delivers
     }
 
     /// The arena that [`Transmit::head`] and [`Deliver::head`] point into.
     #[must_use]
+    #[inline]
     pub fn headers(&self) -> &[u8] {
         &self.headers
     }
@@ -115,6 +118,7 @@ impl Output {
 
     /// The two runs of a descriptor as bytes.
     #[must_use]
+    #[inline]
     pub fn parts<'a>(&'a self, batch: &'a Batch, head: Span, body: Span) -> [&'a [u8]; 2] {
         [&self.headers[head.range()], batch.bytes(body)]
     }

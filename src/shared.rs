@@ -1,6 +1,6 @@
 //! What the control handles and the workers of one dataplane share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) tables: Arc<Publisher<Tables>>,
     pub(crate) registry: Mutex<Registry>,
     pub(crate) seats: Vec<Seat>,
+    /// Ports whose devices are gone.
+    pub(crate) lost: Mutex<HashSet<PortId>>,
     stop: AtomicBool,
     events: ArrayQueue<Event>,
     events_lost: AtomicU64,
@@ -91,6 +93,7 @@ impl Shared {
             tables: Arc::new(Publisher::new(tables)),
             registry: Mutex::default(),
             seats: wakers.into_iter().map(seat).collect(),
+            lost: Mutex::default(),
             stop: AtomicBool::new(false),
             events: ArrayQueue::new(config.events),
             events_lost: AtomicU64::new(0),
@@ -123,11 +126,27 @@ impl Shared {
     pub(crate) fn event(&self, event: Event) {
         #[cfg(feature = "log")]
         match &event {
-            Event::Trouble { .. } | Event::DeviceLost { .. } => log::warn!("{event}"),
+            Event::Trouble { .. } | Event::DeviceLost { .. } | Event::SmallBuffer { .. } => {
+                log::warn!("{event}")
+            }
             _ => log::debug!("{event}"),
         }
         if self.events.push(event).is_err() {
             self.events_lost(1);
+        }
+    }
+
+    /// Hands on an event if there is one.
+    pub(crate) fn report(&self, news: Option<Event>) {
+        if let Some(event) = news {
+            self.event(event);
+        }
+    }
+
+    /// Reports that a device is gone, once, however many workers find out.
+    pub(crate) fn device_lost(&self, port: PortId, name: &str) {
+        if lock(&self.lost).insert(port) {
+            self.event(Event::DeviceLost { port, name: name.to_owned() });
         }
     }
 

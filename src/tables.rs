@@ -17,6 +17,7 @@ use crate::hash::{Seeded, random_seed};
 use crate::segment::{Location, PortId, SegmentId, VtepId};
 use crate::slots::Slots;
 use crate::wire::MacAddr;
+use crate::wire::eth::MacNumber;
 use crate::wire::vxlan::ReservedBits;
 
 /// Largest number of workers of one dataplane.
@@ -53,13 +54,13 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// Where a static entry pins a MAC address.
     #[inline]
-    pub(crate) fn pinned(&self, mac: MacAddr) -> Option<Location> {
-        if self.statics.is_empty() { None } else { self.statics.get(&mac).copied() }
+    pub(crate) fn pinned(&self, mac: MacNumber) -> Option<Location> {
+        if self.statics.is_empty() { None } else { self.statics.get(&mac.into()).copied() }
     }
 
     /// Where a MAC address is, by a static entry or as learned.
     #[inline]
-    pub(crate) fn lookup(&self, mac: MacAddr, second: u32) -> Option<Location> {
+    pub(crate) fn lookup(&self, mac: MacNumber, second: u32) -> Option<Location> {
         self.pinned(mac).or_else(|| self.fdb.lookup(mac, second))
     }
 }

@@ -4,6 +4,9 @@
 //! block. Each turn takes one bounded batch from each ready source, forwards it and writes it out before the next
 //! is read. With nothing ready the worker sleeps, and wakes once a second for ageing.
 
+mod flush;
+mod sources;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -12,33 +15,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 
 use crate::Error;
 use crate::batch::Batch;
 use crate::config::Config;
-use crate::control::Control;
 use crate::drop_reason::DropReason;
-use crate::event::Event;
 use crate::forward::Forwarder;
 use crate::hash::Seeded;
 use crate::io::{
     PortQueue, Received, Receiver, SendQueue, SocketOptions, UdpSocket, port_reason,
     underlay_reason,
 };
-use crate::output::{Output, SourcePort};
+use crate::output::Output;
 use crate::segment::PortId;
-use crate::shared::{Shared, lock};
+use crate::shared::Shared;
 use crate::snapshot::Reader;
 use crate::tables::Tables;
-use crate::trouble::Troubles;
+use crate::trouble::{Place, Troubles};
 
 /// Time between ticks: ageing, and a second look at sources that failed.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Shortest time between two rounds of discovery by one worker, for each costs a publication.
-const DISCOVERY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Events taken from the kernel at a time; those left over come with the next poll.
 const POLL_EVENTS: usize = 256;
@@ -261,122 +258,6 @@ impl Worker {
         }
     }
 
-    /// Carries the output out and empties it.
-    fn flush(&mut self, now: Duration) {
-        self.flush_delivers(now);
-        self.flush_transmits(now);
-        self.flush_news(now);
-        self.output.clear();
-    }
-
-    fn flush_delivers(&mut self, now: Duration) {
-        let tables = self.reader.value();
-        for deliver in &self.output.delivers {
-            let source =
-                self.port_source.get(&deliver.port).and_then(|index| self.sources[*index].as_mut());
-            let Some(Source { kind: Kind::Port { id, name, queue, lost }, .. }) = source else {
-                self.forwarder.undelivered(tables, DropReason::PortLost);
-                continue;
-            };
-            if *lost {
-                self.forwarder.undelivered(tables, DropReason::PortLost);
-                continue;
-            }
-            let parts = self.output.parts(&self.batch, deliver.head, deliver.body);
-            match queue.deliver(deliver.vnet, parts) {
-                Ok(()) => {
-                    self.forwarder.delivered(tables, deliver, parts[0].len() + parts[1].len())
-                }
-                Err(error) => {
-                    let reason = port_reason(&error);
-                    self.forwarder.undelivered(tables, reason);
-                    if reason == DropReason::PortLost {
-                        *lost = true;
-                        self.shared.event(Event::DeviceLost { port: *id, name: name.clone() });
-                    } else if let Some(event) = self.troubles.report(name, reason, &error, now) {
-                        self.shared.event(event);
-                    }
-                }
-            }
-        }
-    }
-
-    fn flush_transmits(&mut self, now: Duration) {
-        if self.output.transmits.is_empty() {
-            return;
-        }
-        self.sort_transmits();
-        let Self { by_entropy, by_listener, entropy, sources, listener_source, .. } = self;
-        let listener = |udp_port: &u16| match sources.get(*listener_source.get(udp_port)?)? {
-            Some(Source { kind: Kind::Socket { socket, .. }, .. }) => Some(&**socket),
-            _ => None,
-        };
-        let by_entropy = by_entropy.iter().zip(entropy.iter().map(Some));
-        let by_listener = by_listener.iter().map(|(udp_port, list)| (list, listener(udp_port)));
-        let mut outlet = Outlet {
-            tables: self.reader.value(),
-            forwarder: &self.forwarder,
-            output: &self.output,
-            batch: &self.batch,
-            queue: &mut self.send_queue,
-            troubles: &mut self.troubles,
-            shared: &self.shared,
-            now,
-        };
-        for (list, socket) in by_entropy.chain(by_listener).filter(|(list, _)| !list.is_empty()) {
-            outlet.send(socket, list);
-        }
-    }
-
-    /// Sorts transmits by the socket they leave from; the order of each flow stays.
-    fn sort_transmits(&mut self) {
-        self.by_entropy.iter_mut().for_each(Vec::clear);
-        self.by_listener.iter_mut().for_each(|(_, list)| list.clear());
-        let spread = self.by_entropy.len() as u64;
-        let tables = self.reader.value();
-        for (index, transmit) in self.output.transmits.iter().enumerate() {
-            let Some(vtep) = tables.vtep_address(transmit.vtep) else {
-                self.forwarder.undelivered(tables, DropReason::VtepGone);
-                continue;
-            };
-            let udp_port = match transmit.source {
-                // The upper bits of the product spread hashes evenly over any number of ports.
-                SourcePort::Entropy(flow) if spread > 0 => {
-                    self.by_entropy[(u64::from(flow) * spread >> 32) as usize].push(index as u32);
-                    continue;
-                }
-                // Without ports of its own, the flow leaves from where the VTEP would send to.
-                SourcePort::Entropy(_) => vtep.port(),
-                SourcePort::Listener(udp_port) => udp_port,
-            };
-            match self.by_listener.iter_mut().find(|(port, _)| *port == udp_port) {
-                Some((_, list)) => list.push(index as u32),
-                None => self.by_listener.push((udp_port, vec![index as u32])),
-            }
-        }
-    }
-
-    /// Hands on what forwarding found out.
-    fn flush_news(&mut self, now: Duration) {
-        for event in self.output.events.drain(..) {
-            self.shared.event(event);
-        }
-        if self.output.events_lost > 0 {
-            self.shared.events_lost(self.output.events_lost);
-        }
-        if !self.output.discovered.is_empty() && now >= self.next_discovery {
-            self.next_discovery = now + DISCOVERY_INTERVAL;
-            let discover = |(segment, address)| crate::Change::Discover { segment, address };
-            let changes = self.output.discovered.drain(..).map(discover).collect();
-            self.apply(changes);
-        }
-    }
-
-    /// Changes the tables on behalf of the data path; what cannot be done now will come up again.
-    fn apply(&self, changes: Vec<crate::Change>) {
-        let _ = Control::new(self.shared.clone()).try_apply(changes);
-    }
-
     fn receive_failed(&mut self, index: usize, error: &io::Error, now: Duration) {
         let Some(source) = self.sources[index].as_mut() else { return };
         match &mut source.kind {
@@ -385,21 +266,19 @@ impl Worker {
                 DropReason::PortLost => {
                     *lost = true;
                     source.failed = false;
-                    self.shared.event(Event::DeviceLost { port: *id, name: name.clone() });
+                    self.shared.device_lost(*id, name);
                 }
                 reason => {
-                    if let Some(event) = self.troubles.report(name, reason, error, now) {
-                        self.shared.event(event);
-                    }
+                    let place = Place::Port(*id);
+                    let news = self.troubles.report(place, reason, error, now, || name.clone());
+                    self.shared.report(news);
                 }
             },
             Kind::Socket { udp_port, .. } => {
-                let place = format!("UDP port {udp_port}");
-                if let Some(event) =
-                    self.troubles.report(&place, underlay_reason(error), error, now)
-                {
-                    self.shared.event(event);
-                }
+                let (place, reason) = (Place::UdpPort(*udp_port), underlay_reason(error));
+                let name = || format!("UDP port {udp_port}");
+                let news = self.troubles.report(place, reason, error, now, name);
+                self.shared.report(news);
             }
         }
     }
@@ -424,152 +303,11 @@ impl Worker {
             }
         }
     }
-
-    /// Takes up what the new snapshot names and closes what it does not name any more.
-    fn reconcile(&mut self) {
-        let tables = self.reader.value().clone();
-        let udp_ports: Vec<u16> = tables.udp_ports().collect();
-        for index in 0..self.sources.len() {
-            let gone = self.sources[index].as_ref().is_some_and(|source| match &source.kind {
-                Kind::Port { id, .. } => tables.port(*id).is_none(),
-                Kind::Socket { udp_port, .. } => !udp_ports.contains(udp_port),
-            });
-            if gone {
-                self.close(index);
-            }
-        }
-        let (queues, sockets) = {
-            let mut inbox = lock(&self.shared.seats[self.index].inbox);
-            // What this snapshot does not name belongs to the next one.
-            let queues: Vec<_> =
-                inbox.queues.extract_if(.., |(port, _)| tables.port(*port).is_some()).collect();
-            let sockets: Vec<_> = inbox
-                .sockets
-                .extract_if(.., |(udp_port, _)| udp_ports.contains(udp_port))
-                .collect();
-            (queues, sockets)
-        };
-        for (id, queue) in queues {
-            let name = tables.port(id).map_or_else(String::new, |port| port.name.clone());
-            if let Some(index) = self.open(Kind::Port { id, name, queue, lost: false }) {
-                self.port_source.insert(id, index);
-            }
-        }
-        for (udp_port, socket) in sockets {
-            // Given up and taken up again before this worker noticed: it is the same socket.
-            if self.listener_source.contains_key(&udp_port) {
-                continue;
-            }
-            if let Some(index) = self.open(Kind::Socket { udp_port, socket, overflows: 0 }) {
-                self.listener_source.insert(udp_port, index);
-            }
-        }
-    }
-
-    fn open(&mut self, kind: Kind) -> Option<usize> {
-        // Ready at first: what arrived before the registration makes no edge.
-        let mut source = Source { kind, ready: true, failed: false };
-        let index = self.sources.iter().position(Option::is_none).unwrap_or(self.sources.len());
-        match source.fd() {
-            Some(fd) => {
-                if let Err(error) = self.poll.registry().register(
-                    &mut SourceFd(&fd),
-                    Token(index),
-                    Interest::READABLE,
-                ) {
-                    let place = match &source.kind {
-                        Kind::Port { name, .. } => name.clone(),
-                        Kind::Socket { udp_port, .. } => format!("UDP port {udp_port}"),
-                    };
-                    let error = error.to_string();
-                    self.shared.event(Event::Trouble {
-                        place,
-                        reason: DropReason::Detached,
-                        error,
-                    });
-                    return None;
-                }
-            }
-            None => source.ready = false,
-        }
-        if index == self.sources.len() {
-            self.sources.push(Some(source));
-        } else {
-            self.sources[index] = Some(source);
-        }
-        Some(index)
-    }
-
-    fn close(&mut self, index: usize) {
-        let Some(source) = self.sources[index].take() else { return };
-        if let Some(fd) = source.fd() {
-            // Closing alone would not do where another queue shares the open file.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-        }
-        match source.kind {
-            Kind::Port { id, .. } => {
-                self.port_source.remove(&id);
-            }
-            Kind::Socket { udp_port, socket, overflows } => {
-                self.past_overflows += socket.drops().unwrap_or(overflows);
-                self.listener_source.remove(&udp_port);
-            }
-        }
-    }
 }
 
 impl AsRawFd for Worker {
     /// The epoll instance: readable when [`Worker::turn`] has something to do.
     fn as_raw_fd(&self) -> RawFd {
         self.poll.as_raw_fd()
-    }
-}
-
-/// What sending needs of a worker, apart from the sockets.
-struct Outlet<'a> {
-    tables: &'a Tables,
-    forwarder: &'a Forwarder,
-    output: &'a Output,
-    batch: &'a Batch,
-    queue: &'a mut SendQueue,
-    troubles: &'a mut Troubles,
-    shared: &'a Shared,
-    now: Duration,
-}
-
-impl Outlet<'_> {
-    /// Sends the listed transmits from one socket.
-    fn send(&mut self, socket: Option<&UdpSocket>, list: &[u32]) {
-        let (tables, output, batch) = (self.tables, self.output, self.batch);
-        let Some(socket) = socket else {
-            for _ in list {
-                self.forwarder.undelivered(tables, DropReason::UnderlayFailed);
-            }
-            return;
-        };
-        let messages = list.iter().filter_map(|index| {
-            let transmit = &output.transmits[*index as usize];
-            // Sorting has left out those whose VTEP is gone.
-            let address = tables.vtep_address(transmit.vtep)?;
-            Some((address, output.parts(batch, transmit.head, transmit.body)))
-        });
-        let (forwarder, troubles, shared, now) =
-            (self.forwarder, &mut *self.troubles, self.shared, self.now);
-        self.queue.send(socket, messages, |index, outcome| {
-            let transmit = &output.transmits[list[index] as usize];
-            match outcome {
-                Ok(bytes) => forwarder.sent(tables, transmit, bytes),
-                Err(error) => {
-                    let reason = underlay_reason(&error);
-                    forwarder.undelivered(tables, reason);
-                    let place = tables
-                        .vtep_address(transmit.vtep)
-                        .map_or_else(String::new, |at| format!("VTEP {at}"));
-                    if let Some(event) = troubles.report(&place, reason, &error, now) {
-                        shared.event(event);
-                    }
-                }
-            }
-        });
     }
 }

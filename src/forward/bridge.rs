@@ -1,5 +1,6 @@
 //! Bridge segments: Ethernet frames by MAC address.
 
+use std::mem::take;
 use std::net::IpAddr;
 
 use crate::batch::Batch;
@@ -7,16 +8,18 @@ use crate::drop_reason::DropReason;
 use crate::output::Output;
 use crate::segment::{Location, SegmentId, VtepId};
 use crate::tables::{Bridge, PortEntry, SegmentEntry, Tables, VtepEntry};
+use crate::wire::eth::{self, MacNumber};
 use crate::wire::vxlan::{self, DecodeError};
-use crate::wire::{FrameInfo, MacAddr, VnetHeader, Vni, eth};
+use crate::wire::{FrameInfo, Vni};
 
 use super::emit::{Targets, recognise};
 use super::{Context, Fate, Forwarder, NEWS_PER_BATCH, Tally, learn};
 
 /// The addresses of a frame that a bridge forwards.
-fn addresses(frame: &[u8]) -> Result<(MacAddr, MacAddr), DropReason> {
-    let (destination, source) = eth::addresses(frame).ok_or(DropReason::Truncated)?;
-    if source.is_multicast() || source.is_zero() {
+#[inline]
+fn addresses(frame: &[u8]) -> Result<(MacNumber, MacNumber), DropReason> {
+    let (destination, source) = eth::address_numbers(frame).ok_or(DropReason::Truncated)?;
+    if source.is_multicast() || source.get() == 0 {
         return Err(DropReason::InvalidSource);
     }
     if destination.is_link_local_control() {
@@ -28,7 +31,7 @@ fn addresses(frame: &[u8]) -> Result<(MacAddr, MacAddr), DropReason> {
 impl Forwarder {
     pub(super) fn bridge_from_port(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         port: &PortEntry,
         segment: &SegmentEntry,
         bridge: &Bridge,
@@ -38,7 +41,7 @@ impl Forwarder {
         let mut tally = Tally::default();
         let mut news = NEWS_PER_BATCH;
         for index in 0..batch.len() {
-            let bytes = batch.frame(index).len();
+            let bytes = batch.span(index).len;
             let from = (port, segment, bridge);
             let fate = match self.bridge_frame(context, from, batch, index, &mut news, output) {
                 Ok(fate) => fate,
@@ -55,7 +58,7 @@ impl Forwarder {
     #[inline]
     fn bridge_frame(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         (port, segment, bridge): (&PortEntry, &SegmentEntry, &Bridge),
         batch: &mut Batch,
         index: usize,
@@ -65,7 +68,7 @@ impl Forwarder {
         let frame = batch.frame(index);
         let (to, from) = addresses(frame)?;
         let vnet = batch.vnet(index);
-        if vnet != VnetHeader::default() && vnet.validate(frame.len()).is_err() {
+        if !vnet.is_zero() && vnet.validate(frame.len()).is_err() {
             return Err(DropReason::BadOffload);
         }
         let here = Location::Port(port.id);
@@ -80,35 +83,44 @@ impl Forwarder {
         let known = if to.is_multicast() { None } else { bridge.lookup(to, context.second) };
         let targets = match known {
             Some(location) if location == here => return Err(DropReason::SamePort),
-            Some(Location::Port(other)) => tables.port(other).map(Targets::port),
+            Some(Location::Port(other)) => tables.port(other).map(Targets::Port),
             Some(Location::Vtep(ref vtep)) => {
-                tables.vtep(*vtep).map(|entry| Targets::vtep(&entry.id))
+                tables.vtep(*vtep).map(|entry| Targets::Vtep(&entry.id))
             }
             None => None,
         };
         let mut emitter = self.emitter(context, segment, output);
-        if let Some(targets) = targets {
-            return Ok(Fate::forwarded(emitter.emit(batch, index, vnet, None, &targets)));
-        }
-        let targets = Targets::flood(tables, &segment.ports, Some(port.id), &bridge.flood);
-        if targets.is_empty() {
-            return Err(DropReason::NoDestination);
-        }
-        Ok(Fate::flooded(emitter.emit(batch, index, vnet, None, &targets)))
+        let Some(targets) = targets else {
+            let targets = Targets::Flood {
+                tables,
+                ports: &segment.ports,
+                except: Some(port.id),
+                vteps: &bridge.flood,
+            };
+            return emitter.flood(batch, index, vnet, None, &targets).map(Fate::Flooded);
+        };
+        emitter.emit(batch, index, vnet, None, &targets).map(Fate::Forwarded)
     }
 
     pub(super) fn bridge_from_underlay(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         udp_port: u16,
         batch: &mut Batch,
         output: &mut Output,
     ) {
         let mut tally = Tally::default();
         let mut news = NEWS_PER_BATCH;
-        let mut origins = Origins { tables: context.tables, udp_port, last: None };
+        let mut origins = Origins {
+            tables: context.tables,
+            worker: context.worker,
+            udp_port,
+            last: None,
+            datagrams: 0,
+            bytes: 0,
+        };
         for index in 0..batch.len() {
-            let bytes = batch.frame(index).len();
+            let bytes = batch.span(index).len;
             let fate =
                 match self.unwrap_frame(context, &mut origins, batch, index, &mut news, output) {
                     Ok(fate) => fate,
@@ -116,6 +128,7 @@ impl Forwarder {
                 };
             tally.add(bytes, fate, context.counters);
         }
+        origins.flush();
         tally.flush(context.counters);
     }
 
@@ -123,7 +136,7 @@ impl Forwarder {
     #[inline]
     fn unwrap_frame(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         origins: &mut Origins<'_>,
         batch: &mut Batch,
         index: usize,
@@ -139,17 +152,16 @@ impl Forwarder {
         let source = batch.source(index).ip();
         let origin = origins.find(vni, source).ok_or(DropReason::UnknownVni)?;
         let (segment, bridge) = (origin.segment, origin.bridge);
-        let worker = context.worker;
         match origin.vtep {
-            Some(vtep) => vtep.counters.of(worker).received(1, datagram.len() as u64),
+            Some(_) => {}
             None if segment.open && source != context.tables.local => {
                 output.discover(segment.id, source)
             }
             None => return Err(DropReason::UnknownVtep),
         }
+        origins.accepted(datagram.len());
         batch.strip(index, vxlan::HEADER_LEN);
         let frame = batch.frame_mut(index);
-        segment.counters.of(worker).received(1, frame.len() as u64);
         let (to, from) = addresses(frame)?;
         match (bridge.pinned(from), origin.vtep.map(|vtep| Location::Vtep(vtep.id))) {
             (Some(place), there) if Some(place) != there => return Err(DropReason::PinnedSource),
@@ -169,23 +181,22 @@ impl Forwarder {
             _ => None,
         };
         let info = FrameInfo::parse(frame).ok_or(DropReason::Truncated)?;
-        let targets = match target {
-            Some(port) => Targets::port(port),
-            None => Targets::flood(tables, &segment.ports, None, &[]),
-        };
-        if targets.is_empty() {
-            return Err(DropReason::NoDestination);
-        }
         let vnet = recognise(frame, &info, segment.mtu)?;
         let mut emitter = self.emitter(context, segment, output);
-        let emitted = emitter.emit(batch, index, vnet, Some(info), &targets);
-        Ok(if target.is_some() { Fate::forwarded(emitted) } else { Fate::flooded(emitted) })
+        let Some(port) = target else {
+            let targets =
+                Targets::Flood { tables, ports: &segment.ports, except: None, vteps: &[] };
+            return emitter.flood(batch, index, vnet, Some(info), &targets).map(Fate::Flooded);
+        };
+        emitter.emit(batch, index, vnet, Some(info), &Targets::Port(port)).map(Fate::Forwarded)
     }
 }
 
 /// The segment and the VTEP of a datagram.
 #[derive(Clone, Copy)]
 struct Origin<'a> {
+    vni: Vni,
+    source: IpAddr,
     segment: &'a SegmentEntry,
     bridge: &'a Bridge,
     /// `None` when the segment does not know the sender.
@@ -195,24 +206,46 @@ struct Origin<'a> {
 /// Finds the origins of datagrams; neighbours in a batch mostly share theirs.
 struct Origins<'a> {
     tables: &'a Tables,
+    worker: usize,
     udp_port: u16,
-    last: Option<(Vni, IpAddr, Origin<'a>)>,
+    last: Option<Origin<'a>>,
+    /// Datagrams accepted from the last origin, and their bytes, not counted yet.
+    datagrams: u64,
+    bytes: u64,
 }
 
 impl<'a> Origins<'a> {
     #[inline]
     fn find(&mut self, vni: Vni, source: IpAddr) -> Option<Origin<'a>> {
-        if let Some((last_vni, last_source, origin)) = self.last
-            && last_vni == vni
-            && last_source == source
+        if let Some(last) = self.last
+            && last.vni == vni
+            && last.source == source
         {
-            return Some(origin);
+            return Some(last);
         }
+        self.flush();
         let segment = self.tables.segment(SegmentId { udp_port: self.udp_port, vni: Some(vni) })?;
         let vtep: Option<VtepId> = segment.peers.get(&source).copied();
         let vtep = vtep.and_then(|vtep| self.tables.vtep(vtep));
-        let origin = Origin { segment, bridge: segment.bridge()?, vtep };
-        self.last = Some((vni, source, origin));
-        Some(origin)
+        self.last = Some(Origin { vni, source, segment, bridge: segment.bridge()?, vtep });
+        self.last
+    }
+
+    /// Notes a datagram of `bytes` bytes that was accepted from the last origin found.
+    #[inline]
+    fn accepted(&mut self, bytes: usize) {
+        self.datagrams += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// Counts what was accepted from the last origin.
+    fn flush(&mut self) {
+        let (datagrams, bytes) = (take(&mut self.datagrams), take(&mut self.bytes));
+        let Some(last) = self.last else { return };
+        if let Some(vtep) = last.vtep {
+            vtep.counters.of(self.worker).received(datagrams, bytes);
+        }
+        let headers = datagrams * vxlan::HEADER_LEN as u64;
+        last.segment.counters.of(self.worker).received(datagrams, bytes - headers);
     }
 }

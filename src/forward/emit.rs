@@ -1,80 +1,74 @@
 //! Turning a decision into descriptors: whole where the receiver can take it, finished or in chunks where not.
 
-use smallvec::SmallVec;
-
 use crate::batch::{Batch, Span};
-use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
 use crate::gso::{self, Chunk};
 use crate::output::{Deliver, MAX_OUTPUT, Output, SourcePort, Transmit};
 use crate::segment::{PortId, VtepId};
-use crate::tables::{PortEntry, Tables};
+use crate::tables::{PortEntry, SegmentEntry, Tables};
 use crate::wire::l4::{self, L4Checksum};
-use crate::wire::{FrameInfo, L3, L4, VnetHeader, Vni, vnet, vxlan};
+use crate::wire::{FrameInfo, L3, L4, VnetHeader, vnet, vxlan};
+
+use super::Context;
 
 /// Largest header arena of one output, in bytes: enough for a batch of super-frames in chunks.
 const MAX_HEADERS: usize = 1 << 20;
 
-/// What goes between the outer UDP header and the frame.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Encapsulation {
-    Vxlan(Vni),
-    /// Nothing; the datagram leaves from this UDP port.
-    Bare(u16),
-}
-
 /// Who gets a frame.
-pub(crate) struct Targets<'a> {
-    pub(crate) ports: SmallVec<[&'a PortEntry; 4]>,
-    pub(crate) vteps: &'a [VtepId],
+#[derive(Clone, Copy)]
+pub(super) enum Targets<'a> {
+    Port(&'a PortEntry),
+    Vtep(&'a VtepId),
+    /// The ports of a segment without the one the frame came from, and VTEPs.
+    Flood {
+        tables: &'a Tables,
+        ports: &'a [PortId],
+        except: Option<PortId>,
+        vteps: &'a [VtepId],
+    },
 }
 
 impl<'a> Targets<'a> {
-    pub(crate) fn port(port: &'a PortEntry) -> Self {
-        Self { ports: SmallVec::from_slice(&[port]), vteps: &[] }
+    fn vteps(&self) -> &'a [VtepId] {
+        match *self {
+            Self::Port(_) => &[],
+            Self::Vtep(vtep) => std::slice::from_ref(vtep),
+            Self::Flood { vteps, .. } => vteps,
+        }
     }
 
-    pub(crate) fn vtep(vtep: &'a VtepId) -> Self {
-        Self { ports: SmallVec::new(), vteps: std::slice::from_ref(vtep) }
+    fn ports(&self) -> impl Iterator<Item = &'a PortEntry> + use<'a> {
+        let (one, flooded) = match *self {
+            Self::Port(port) => (Some(port), None),
+            Self::Vtep(_) => (None, None),
+            Self::Flood { tables, ports, except, .. } => (None, Some((tables, ports, except))),
+        };
+        let flooded = flooded.into_iter().flat_map(|(tables, ports, except)| {
+            let others = ports.iter().filter(move |port| Some(**port) != except);
+            others.filter_map(|port| tables.port(*port))
+        });
+        one.into_iter().chain(flooded)
     }
 
-    /// The segment's ports without the one the frame came from, and `vteps`.
-    pub(crate) fn flood(
-        tables: &'a Tables,
-        ports: &[PortId],
-        except: Option<PortId>,
-        vteps: &'a [VtepId],
-    ) -> Self {
-        let ports = ports
-            .iter()
-            .filter(|port| Some(**port) != except)
-            .filter_map(|port| tables.port(*port));
-        Self { ports: ports.collect(), vteps }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ports.is_empty() && self.vteps.is_empty()
+    fn is_empty(&self) -> bool {
+        self.vteps().is_empty() && self.ports().next().is_none()
     }
 }
 
-/// Where descriptors go.
-pub(crate) struct Emitter<'a> {
-    pub(crate) output: &'a mut Output,
-    pub(crate) counters: &'a WorkerCounters,
-    pub(crate) chunks: &'a mut Vec<Chunk>,
-    /// Seed of the hash that chooses source ports.
-    pub(crate) seed: u64,
-    /// How the segment is carried.
-    pub(crate) encapsulation: Encapsulation,
-    /// Largest IP packet inside the segment, in bytes.
-    pub(crate) mtu: u32,
+/// Turns decisions about frames of one segment into descriptors.
+pub(super) struct Emitter<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) segment: &'a SegmentEntry,
+    pub(super) output: &'a mut Output,
+    pub(super) chunks: &'a mut Vec<Chunk>,
 }
 
 impl Emitter<'_> {
     /// Emits frame `index` of the batch to all targets and returns the number of copies made.
     ///
     /// `vnet` says what is unfinished about the frame. `info` is the parsed frame if the caller has it.
-    pub(crate) fn emit(
+    #[inline(always)]
+    pub(super) fn emit(
         &mut self,
         batch: &mut Batch,
         index: usize,
@@ -82,10 +76,55 @@ impl Emitter<'_> {
         info: Option<FrameInfo>,
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
-        let plain = !targets.vteps.is_empty() || targets.ports.iter().any(|port| !port.offload);
-        if !plain {
-            self.deliver_whole(batch.span(index), vnet, &targets.ports);
-            return Ok(targets.ports.len() as u64);
+        match targets {
+            // Nothing to do to the frame: not even what it is needs to be known.
+            Targets::Port(port) if port.offload || vnet.is_zero() => {
+                self.deliver_whole(batch.span(index), vnet, port);
+                Ok(1)
+            }
+            Targets::Vtep(vtep) if vnet.is_zero() => {
+                let frame = batch.frame(index);
+                let info = match info {
+                    Some(info) => info,
+                    None => FrameInfo::parse(frame).ok_or(DropReason::Truncated)?,
+                };
+                if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
+                    return Err(DropReason::TooBig);
+                }
+                self.transmit_whole(batch, index, &info, std::slice::from_ref(vtep));
+                Ok(1)
+            }
+            _ => self.emit_any(batch, index, vnet, info, targets),
+        }
+    }
+
+    /// Emits frame `index` to all of many targets, of which there must be one.
+    pub(super) fn flood(
+        &mut self,
+        batch: &mut Batch,
+        index: usize,
+        vnet: VnetHeader,
+        info: Option<FrameInfo>,
+        targets: &Targets<'_>,
+    ) -> Result<u64, DropReason> {
+        if targets.is_empty() {
+            return Err(DropReason::NoDestination);
+        }
+        self.emit_any(batch, index, vnet, info, targets)
+    }
+
+    #[inline(never)]
+    fn emit_any(
+        &mut self,
+        batch: &mut Batch,
+        index: usize,
+        vnet: VnetHeader,
+        info: Option<FrameInfo>,
+        targets: &Targets<'_>,
+    ) -> Result<u64, DropReason> {
+        let vteps = targets.vteps();
+        if vteps.is_empty() && targets.ports().all(|port| port.offload) {
+            return Ok(self.deliver_to_all(batch.span(index), vnet, targets));
         }
         let info = match info.or_else(|| FrameInfo::parse(batch.frame(index))) {
             Some(info) => info,
@@ -94,8 +133,8 @@ impl Emitter<'_> {
         if vnet.is_gso() {
             return self.emit_split(batch, index, vnet, &info, targets);
         }
-        if !targets.vteps.is_empty() && batch.span(index).len - u32::from(info.l3_offset) > self.mtu
-        {
+        let packet = batch.span(index).len - u32::from(info.l3_offset);
+        if !vteps.is_empty() && packet > self.segment.mtu {
             return Err(DropReason::TooBig);
         }
         if vnet.needs_checksum() {
@@ -108,27 +147,55 @@ impl Emitter<'_> {
                 return Err(DropReason::BadOffload);
             }
         }
-        self.deliver_whole(batch.span(index), VnetHeader::default(), &targets.ports);
-        if !targets.vteps.is_empty() {
-            let flow = info.flow_hash(batch.frame(index), self.seed);
-            let (source, body) = match self.encapsulation {
-                Encapsulation::Vxlan(vni) => (
-                    SourcePort::Entropy(flow),
-                    batch.prepend(index, &vxlan::encode(vni), usize::MAX),
-                ),
-                Encapsulation::Bare(port) => (SourcePort::Listener(port), batch.span(index)),
-            };
-            for vtep in targets.vteps {
-                self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
-            }
+        let delivered = self.deliver_to_all(batch.span(index), VnetHeader::default(), targets);
+        if !vteps.is_empty() {
+            self.transmit_whole(batch, index, &info, vteps);
         }
-        Ok((targets.ports.len() + targets.vteps.len()) as u64)
+        Ok(delivered + vteps.len() as u64)
     }
 
-    fn deliver_whole(&mut self, body: Span, vnet: VnetHeader, ports: &[&PortEntry]) {
-        for port in ports {
-            self.deliver(Deliver { port: port.id, vnet, head: Span::default(), body });
+    /// Emits frame `index` as it is, encapsulated, to VTEPs.
+    #[inline]
+    fn transmit_whole(
+        &mut self,
+        batch: &mut Batch,
+        index: usize,
+        info: &FrameInfo,
+        vteps: &[VtepId],
+    ) {
+        let frame = batch.frame(index);
+        let source = self.source_port(frame, info);
+        let body = match self.segment.id.vni {
+            Some(vni) => batch.prepend(index, &vxlan::encode(vni), usize::MAX),
+            None => batch.span(index),
+        };
+        for vtep in vteps {
+            self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
         }
+    }
+
+    /// A VXLAN peer expects entropy; flannel's expects its own port.
+    #[inline]
+    fn source_port(&self, frame: &[u8], info: &FrameInfo) -> SourcePort {
+        match self.segment.id.vni {
+            Some(_) => SourcePort::Entropy(info.flow_hash(frame, self.context.entropy)),
+            None => SourcePort::Listener(self.segment.id.udp_port),
+        }
+    }
+
+    #[inline]
+    fn deliver_whole(&mut self, body: Span, vnet: VnetHeader, port: &PortEntry) {
+        self.deliver(Deliver { port: port.id, vnet, head: Span::default(), body });
+    }
+
+    /// Delivers to all target ports and returns how many there are.
+    fn deliver_to_all(&mut self, body: Span, vnet: VnetHeader, targets: &Targets<'_>) -> u64 {
+        let mut copies = 0;
+        for port in targets.ports() {
+            self.deliver_whole(body, vnet, port);
+            copies += 1;
+        }
+        copies
     }
 
     /// Emits a super-frame: whole to ports that take it, in chunks to everybody else.
@@ -150,8 +217,9 @@ impl Emitter<'_> {
             return Err(DropReason::BadOffload);
         }
         let mut size = usize::from(vnet.gso_size);
-        if !targets.vteps.is_empty() {
-            let room = (self.mtu as usize)
+        let vteps = targets.vteps();
+        if !vteps.is_empty() {
+            let room = (self.segment.mtu as usize)
                 .saturating_sub(usize::from(info.payload_offset - info.l3_offset));
             // A TCP stream can be cut anywhere; the bounds of UDP datagrams are the sender's.
             match info.l4 {
@@ -161,13 +229,14 @@ impl Emitter<'_> {
             }
         }
         let header;
-        let (prefix, source): (&[u8], _) = match self.encapsulation {
-            Encapsulation::Vxlan(vni) => {
+        let prefix: &[u8] = match self.segment.id.vni {
+            Some(vni) => {
                 header = vxlan::encode(vni);
-                (&header, SourcePort::Entropy(info.flow_hash(frame, self.seed)))
+                &header
             }
-            Encapsulation::Bare(port) => (&[], SourcePort::Listener(port)),
+            None => &[],
         };
+        let source = self.source_port(frame, info);
         if self.output.headers.len() > MAX_HEADERS {
             return Err(DropReason::BadOffload);
         }
@@ -177,9 +246,9 @@ impl Emitter<'_> {
         let base = batch.span(index).start;
         let mut copies = 0;
         let chunks = std::mem::take(self.chunks);
-        for port in &targets.ports {
+        for port in targets.ports() {
             if port.offload {
-                self.deliver_whole(batch.span(index), vnet, &[port]);
+                self.deliver_whole(batch.span(index), vnet, port);
                 copies += 1;
                 continue;
             }
@@ -190,7 +259,7 @@ impl Emitter<'_> {
             }
             copies += chunks.len() as u64;
         }
-        for vtep in targets.vteps {
+        for vtep in vteps {
             for chunk in &chunks {
                 let body = Span { start: chunk.body.start + base, ..chunk.body };
                 self.transmit(Transmit { vtep: *vtep, source, head: chunk.head, body });
@@ -201,19 +270,21 @@ impl Emitter<'_> {
         Ok(copies)
     }
 
-    pub(crate) fn deliver(&mut self, deliver: Deliver) {
+    #[inline]
+    pub(super) fn deliver(&mut self, deliver: Deliver) {
         if self.output.delivers.len() < MAX_OUTPUT {
             self.output.delivers.push(deliver);
         } else {
-            self.counters.dropped(DropReason::OutputFull);
+            self.context.counters.dropped(DropReason::OutputFull);
         }
     }
 
+    #[inline]
     fn transmit(&mut self, transmit: Transmit) {
         if self.output.transmits.len() < MAX_OUTPUT {
             self.output.transmits.push(transmit);
         } else {
-            self.counters.dropped(DropReason::OutputFull);
+            self.context.counters.dropped(DropReason::OutputFull);
         }
     }
 }
@@ -227,7 +298,7 @@ fn skip(span: Span, bytes: u32) -> Span {
 /// A kernel VXLAN peer whose underlay keeps offloads (a veth pair, most often) leaves inner checksums partial, and
 /// sends TCP super-frames as one datagram. A frame above the segment's MTU is such a super-frame: cut to the MTU it
 /// is what the peer would have sent on another wire.
-pub(crate) fn recognise(
+pub(super) fn recognise(
     frame: &mut [u8],
     info: &FrameInfo,
     mtu: u32,

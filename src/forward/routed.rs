@@ -10,7 +10,7 @@ use crate::drop_reason::DropReason;
 use crate::output::{Deliver, Output};
 use crate::segment::Location;
 use crate::tables::{PortEntry, Routed, SegmentEntry};
-use crate::wire::{FrameInfo, IpError, L3, VnetHeader, ip};
+use crate::wire::{FrameInfo, IpError, L3, ip};
 
 use super::emit::{Targets, recognise};
 use super::icmp::{self, Problem};
@@ -46,7 +46,7 @@ fn ttl(packet: &[u8], info: &FrameInfo) -> u8 {
 impl Forwarder {
     pub(super) fn route_from_port(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         port: &PortEntry,
         segment: &SegmentEntry,
         routed: &Routed,
@@ -55,7 +55,7 @@ impl Forwarder {
     ) {
         let mut tally = Tally::default();
         for index in 0..batch.len() {
-            let bytes = batch.frame(index).len();
+            let bytes = batch.span(index).len;
             let from = (port, segment, routed);
             let fate = match self.route_packet(context, from, batch, index, output) {
                 Ok(fate) => fate,
@@ -75,7 +75,7 @@ impl Forwarder {
     #[inline]
     fn route_packet(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         (port, segment, routed): (&PortEntry, &SegmentEntry, &Routed),
         batch: &mut Batch,
         index: usize,
@@ -90,7 +90,7 @@ impl Forwarder {
         }
         let len = packet.len();
         let vnet = batch.vnet(index);
-        if vnet != VnetHeader::default() && vnet.validate(len).is_err() {
+        if !vnet.is_zero() && vnet.validate(len).is_err() {
             return Err(DropReason::BadOffload);
         }
         if !vnet.is_gso() && len as u32 > segment.mtu {
@@ -98,8 +98,8 @@ impl Forwarder {
         }
         let targets = match hop {
             Location::Port(other) if other == port.id => return Err(DropReason::SamePort),
-            Location::Port(other) => context.tables.port(other).map(Targets::port),
-            Location::Vtep(vtep) => context.tables.vtep(vtep).map(|entry| Targets::vtep(&entry.id)),
+            Location::Port(other) => context.tables.port(other).map(Targets::Port),
+            Location::Vtep(vtep) => context.tables.vtep(vtep).map(|entry| Targets::Vtep(&entry.id)),
         };
         let targets = targets.ok_or(DropReason::NoRoute)?;
         let packet = batch.frame_mut(index);
@@ -108,13 +108,13 @@ impl Forwarder {
             _ => ip::decrement_hop_limit(packet),
         }
         let mut emitter = self.emitter(context, segment, output);
-        Ok(Fate::forwarded(emitter.emit(batch, index, vnet, Some(info), &targets)))
+        emitter.emit(batch, index, vnet, Some(info), &targets).map(Fate::Forwarded)
     }
 
     /// Tells the sender of a dropped packet why, if it may be told.
     fn report(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         (port, segment, routed): (&PortEntry, &SegmentEntry, &Routed),
         batch: &mut Batch,
         index: usize,
@@ -155,7 +155,7 @@ impl Forwarder {
 
     pub(super) fn route_from_underlay(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         segment: &SegmentEntry,
         routed: &Routed,
         batch: &mut Batch,
@@ -163,7 +163,7 @@ impl Forwarder {
     ) {
         let mut tally = Tally::default();
         for index in 0..batch.len() {
-            let bytes = batch.frame(index).len();
+            let bytes = batch.span(index).len;
             let fate = match self.unwrap_packet(context, segment, routed, batch, index, output) {
                 Ok(fate) => fate,
                 Err(reason) => Fate::Dropped(reason),
@@ -178,7 +178,7 @@ impl Forwarder {
     #[inline]
     fn unwrap_packet(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         segment: &SegmentEntry,
         routed: &Routed,
         batch: &mut Batch,
@@ -203,9 +203,9 @@ impl Forwarder {
                 _ => return Err(DropReason::NoRoute),
             },
         };
-        let targets = Targets::port(port.ok_or(DropReason::NoRoute)?);
+        let targets = Targets::Port(port.ok_or(DropReason::NoRoute)?);
         let vnet = recognise(packet, &info, segment.mtu)?;
         let mut emitter = self.emitter(context, segment, output);
-        Ok(Fate::forwarded(emitter.emit(batch, index, vnet, Some(info), &targets)))
+        emitter.emit(batch, index, vnet, Some(info), &targets).map(Fate::Forwarded)
     }
 }

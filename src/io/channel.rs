@@ -204,7 +204,7 @@ impl ChannelQueue {
                 }
                 Err(TryRecvError::Disconnected) => {
                     received.drained = true;
-                    received.failure = Some(io::ErrorKind::BrokenPipe.into());
+                    received.failure = Some(io::Error::from_raw_os_error(libc::EPIPE));
                     break;
                 }
             }
@@ -214,14 +214,14 @@ impl ChannelQueue {
 
     pub(super) fn deliver(&mut self, [head, body]: [&[u8]; 2]) -> io::Result<()> {
         if self.to_embedder.is_full() {
-            return Err(io::ErrorKind::WouldBlock.into());
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
         let mut frame = Vec::with_capacity(head.len() + body.len());
         frame.extend_from_slice(head);
         frame.extend_from_slice(body);
         self.to_embedder.try_send(frame.into()).map_err(|error| match error {
-            TrySendError::Full(_) => io::ErrorKind::WouldBlock.into(),
-            TrySendError::Disconnected(_) => io::ErrorKind::BrokenPipe.into(),
+            TrySendError::Full(_) => io::Error::from_raw_os_error(libc::EAGAIN),
+            TrySendError::Disconnected(_) => io::Error::from_raw_os_error(libc::EPIPE),
         })
     }
 

@@ -48,7 +48,8 @@ impl Device {
     ///
     /// [`Error::Invalid`] for a name that no device can have, such as one above 15 bytes. [`Error::Io`] with
     /// advice when `/dev/net/tun` cannot be opened, when `CAP_NET_ADMIN` is missing, when another process holds the
-    /// device, and when the name belongs to a device of another kind.
+    /// device, and when the name belongs to a device of another kind. [`Error::Conflict`] when another process holds
+    /// queues of a multi-queue device, which the kernel would allow and then give each of both a part of the frames.
     pub fn tap(name: &str) -> Result<Self, Error> {
         Tun::open(DeviceKind::Tap, name, None).map(Self::from)
     }

@@ -153,7 +153,7 @@ impl TunQueue {
                 // The file has ended, which those of devices never do.
                 Ok(0) => {
                     received.drained = true;
-                    received.failure = Some(ErrorKind::UnexpectedEof.into());
+                    received.failure = Some(io::Error::from_raw_os_error(libc::ENODEV));
                     break;
                 }
                 Ok(len) => match self.prefix.parse(&slot[..len]) {

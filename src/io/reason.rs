@@ -1,6 +1,6 @@
 //! Which drop reason an error of the operating system stands for.
 
-use std::io::{self, ErrorKind};
+use std::io;
 
 use crate::drop_reason::DropReason;
 
@@ -9,13 +9,11 @@ pub(crate) fn port_reason(error: &io::Error) -> DropReason {
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => DropReason::PortFull,
         Some(libc::EIO) => DropReason::PortDown,
-        Some(libc::EBADFD | libc::EBADF | libc::ENODEV | libc::ENXIO) => DropReason::PortLost,
-        Some(_) => DropReason::PortFailed,
-        None => match error.kind() {
-            ErrorKind::WouldBlock => DropReason::PortFull,
-            ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => DropReason::PortLost,
-            _ => DropReason::PortFailed,
-        },
+        // The last is how a channel says that the embedder has dropped its side.
+        Some(libc::EBADFD | libc::EBADF | libc::ENODEV | libc::ENXIO | libc::EPIPE) => {
+            DropReason::PortLost
+        }
+        _ => DropReason::PortFailed,
     }
 }
 
@@ -34,7 +32,6 @@ pub(crate) fn underlay_reason(error: &io::Error) -> DropReason {
             | libc::EADDRNOTAVAIL,
         ) => DropReason::UnderlayUnreachable,
         Some(libc::EPERM | libc::EACCES) => DropReason::UnderlayDenied,
-        None if error.kind() == ErrorKind::WouldBlock => DropReason::UnderlayFull,
         _ => DropReason::UnderlayFailed,
     }
 }

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::DeviceKind;
-use super::netns;
 use super::queue::{Prefix, TunQueue};
 use super::sys::{self, ioctl};
+use super::{netlink, netns};
 use crate::error::Error;
 use crate::wire::vnet;
 
@@ -66,6 +66,13 @@ impl Tun {
                 open_node().map_err(|(error, advice)| Error::io(attempt(), error, advice))?;
             let (name, flags) = attach(file.as_fd(), kind, name)
                 .map_err(|(error, advice)| Error::io(attempt(), error, advice))?;
+            if flags & MULTI_QUEUE != 0 && netlink::attached_queues(&name).is_some_and(|n| n > 1) {
+                // The kernel lets anybody in, and would spread the frames over all of us.
+                return Err(Error::conflict(
+                    attempt(),
+                    "another process holds queues of this device",
+                ));
+            }
             Ok((file, name, flags))
         })?;
         let device = Self { kind, name, flags, queues: vec![file], home };

@@ -172,7 +172,7 @@ fn bytes(size: usize) -> i32 {
 /// What a worker needs to receive datagrams; reused for all its sockets.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    group: ReceiveGroup,
+    pub(super) group: ReceiveGroup,
 }
 
 impl Receiver {
@@ -183,7 +183,7 @@ impl Receiver {
 
     /// Takes the datagrams that were received into the free slots, without those that were cut short; returns the
     /// number of these.
-    fn commit(&self, count: usize, batch: &mut Batch) -> usize {
+    pub(super) fn commit(&self, count: usize, batch: &mut Batch) -> usize {
         let mut truncated = 0;
         for index in 0..count {
             let message = self.group.message(index);
@@ -257,7 +257,8 @@ impl SendQueue {
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock => {
                         let unsent = loaded.len() + messages.count();
-                        (0..unsent).for_each(|_| report(Err(ErrorKind::WouldBlock.into())));
+                        (0..unsent)
+                            .for_each(|_| report(Err(io::Error::from_raw_os_error(libc::EAGAIN))));
                         return;
                     }
                     _ => {

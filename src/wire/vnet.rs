@@ -101,6 +101,18 @@ impl VnetHeader {
         [self.flags, self.gso_type, h0, h1, g0, g1, s0, s1, o0, o1]
     }
 
+    /// Whether the header says nothing: a plain frame, from a device that does no offloads or made no use of them.
+    #[inline]
+    pub const fn is_zero(&self) -> bool {
+        // Without a branch for each field.
+        (self.flags | self.gso_type) as u16
+            | self.hdr_len
+            | self.gso_size
+            | self.csum_start
+            | self.csum_offset
+            == 0
+    }
+
     /// Whether the checksum is still to be completed.
     #[inline]
     pub const fn needs_checksum(&self) -> bool {
@@ -214,6 +226,7 @@ mod tests {
         assert_eq!(bytes[6..8], 34u16.to_ne_bytes());
         assert_eq!(VnetHeader::parse(&bytes[..LEN - 1]), None);
         assert_eq!(VnetHeader::default().to_bytes(), [0; LEN]);
+        assert!(VnetHeader::default().is_zero() && !TSO.is_zero());
     }
 
     #[test]

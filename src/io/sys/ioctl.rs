@@ -14,7 +14,7 @@ pub(crate) const NAME_SIZE: usize = libc::IFNAMSIZ;
 #[repr(C, align(8))]
 pub(super) struct Request {
     name: [u8; NAME_SIZE],
-    value: [u8; 24],
+    pub(super) value: [u8; 24],
 }
 
 impl Request {

@@ -191,7 +191,7 @@ impl Loaded<'_, '_> {
     pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
-    ) -> io::Result<impl Iterator<Item = usize> + use<'_>> {
+    ) -> io::Result<impl Iterator<Item = usize>> {
         let Range { start, end } = self.waiting;
         let sent = {
             let messages = self.group.messages[start..end].as_mut_ptr();

@@ -1,0 +1,189 @@
+//! Carrying an output out: frames to devices, datagrams to the underlay, news to whom they concern.
+
+use std::time::Duration;
+
+use crate::batch::Batch;
+use crate::change::Change;
+use crate::control::Control;
+use crate::drop_reason::DropReason;
+use crate::forward::Forwarder;
+use crate::io::{SendQueue, UdpSocket, port_reason, underlay_reason};
+use crate::output::{Output, SourcePort};
+use crate::shared::Shared;
+use crate::tables::Tables;
+use crate::trouble::{Place, Troubles};
+
+use super::{Kind, Source, Worker};
+
+/// Shortest time between two rounds of discovery by one worker, for each costs a publication.
+const DISCOVERY_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Worker {
+    /// Carries the output out and empties it.
+    pub(super) fn flush(&mut self, now: Duration) {
+        self.flush_delivers(now);
+        self.flush_transmits(now);
+        self.flush_news(now);
+        self.output.clear();
+    }
+
+    fn flush_delivers(&mut self, now: Duration) {
+        let tables = self.reader.value();
+        for deliver in &self.output.delivers {
+            let source =
+                self.port_source.get(&deliver.port).and_then(|index| self.sources[*index].as_mut());
+            let Some(Source { kind: Kind::Port { id, name, queue, lost }, .. }) = source else {
+                self.forwarder.undelivered(tables, DropReason::PortLost);
+                continue;
+            };
+            if *lost {
+                self.forwarder.undelivered(tables, DropReason::PortLost);
+                continue;
+            }
+            let parts = self.output.parts(&self.batch, deliver.head, deliver.body);
+            match queue.deliver(deliver.vnet, parts) {
+                Ok(()) => {
+                    self.forwarder.delivered(tables, deliver, parts[0].len() + parts[1].len())
+                }
+                Err(error) => {
+                    let reason = port_reason(&error);
+                    self.forwarder.undelivered(tables, reason);
+                    if reason == DropReason::PortLost {
+                        *lost = true;
+                        self.shared.device_lost(*id, name);
+                    } else {
+                        let place = Place::Port(*id);
+                        let news =
+                            self.troubles.report(place, reason, &error, now, || name.clone());
+                        self.shared.report(news);
+                    }
+                }
+            }
+        }
+    }
+
+    fn flush_transmits(&mut self, now: Duration) {
+        if self.output.transmits.is_empty() {
+            return;
+        }
+        self.sort_transmits();
+        let Self { by_entropy, by_listener, entropy, sources, listener_source, .. } = self;
+        let listener = |udp_port: &u16| match sources.get(*listener_source.get(udp_port)?)? {
+            Some(Source { kind: Kind::Socket { socket, .. }, .. }) => Some(&**socket),
+            _ => None,
+        };
+        let by_entropy = by_entropy.iter().zip(entropy.iter().map(Some));
+        let by_listener = by_listener.iter().map(|(udp_port, list)| (list, listener(udp_port)));
+        let mut outlet = Outlet {
+            tables: self.reader.value(),
+            forwarder: &self.forwarder,
+            output: &self.output,
+            batch: &self.batch,
+            queue: &mut self.send_queue,
+            troubles: &mut self.troubles,
+            shared: &self.shared,
+            now,
+        };
+        for (list, socket) in by_entropy.chain(by_listener).filter(|(list, _)| !list.is_empty()) {
+            outlet.send(socket, list);
+        }
+    }
+
+    /// Sorts transmits by the socket they leave from; the order of each flow stays.
+    fn sort_transmits(&mut self) {
+        self.by_entropy.iter_mut().for_each(Vec::clear);
+        self.by_listener.iter_mut().for_each(|(_, list)| list.clear());
+        let spread = self.by_entropy.len() as u64;
+        let tables = self.reader.value();
+        for (index, transmit) in self.output.transmits.iter().enumerate() {
+            let Some(vtep) = tables.vtep_address(transmit.vtep) else {
+                self.forwarder.undelivered(tables, DropReason::VtepGone);
+                continue;
+            };
+            let udp_port = match transmit.source {
+                // The upper bits of the product spread hashes evenly over any number of ports.
+                SourcePort::Entropy(flow) if spread > 0 => {
+                    self.by_entropy[(u64::from(flow) * spread >> 32) as usize].push(index as u32);
+                    continue;
+                }
+                // Without ports of its own, the flow leaves from where the VTEP would send to.
+                SourcePort::Entropy(_) => vtep.port(),
+                SourcePort::Listener(udp_port) => udp_port,
+            };
+            match self.by_listener.iter_mut().find(|(port, _)| *port == udp_port) {
+                Some((_, list)) => list.push(index as u32),
+                None => self.by_listener.push((udp_port, vec![index as u32])),
+            }
+        }
+    }
+
+    /// Hands on what forwarding found out.
+    pub(super) fn flush_news(&mut self, now: Duration) {
+        for event in self.output.events.drain(..) {
+            self.shared.event(event);
+        }
+        if self.output.events_lost > 0 {
+            self.shared.events_lost(self.output.events_lost);
+        }
+        if !self.output.discovered.is_empty() && now >= self.next_discovery {
+            self.next_discovery = now + DISCOVERY_INTERVAL;
+            let discover = |(segment, address)| Change::Discover { segment, address };
+            let changes = self.output.discovered.drain(..).map(discover).collect();
+            self.apply(changes);
+        }
+    }
+
+    /// Changes the tables on behalf of the data path; what cannot be done now will come up again.
+    pub(super) fn apply(&self, changes: Vec<Change>) {
+        let _ = Control::new(self.shared.clone()).try_apply(changes);
+    }
+}
+
+/// What sending needs of a worker, apart from the sockets.
+struct Outlet<'a> {
+    tables: &'a Tables,
+    forwarder: &'a Forwarder,
+    output: &'a Output,
+    batch: &'a Batch,
+    queue: &'a mut SendQueue,
+    troubles: &'a mut Troubles,
+    shared: &'a Shared,
+    now: Duration,
+}
+
+impl Outlet<'_> {
+    /// Sends the listed transmits from one socket.
+    fn send(&mut self, socket: Option<&UdpSocket>, list: &[u32]) {
+        let (tables, output, batch) = (self.tables, self.output, self.batch);
+        let Some(socket) = socket else {
+            for _ in list {
+                self.forwarder.undelivered(tables, DropReason::UnderlayFailed);
+            }
+            return;
+        };
+        let messages = list.iter().filter_map(|index| {
+            let transmit = &output.transmits[*index as usize];
+            // Sorting has left out those whose VTEP is gone.
+            let address = tables.vtep_address(transmit.vtep)?;
+            Some((address, output.parts(batch, transmit.head, transmit.body)))
+        });
+        let (forwarder, troubles, shared, now) =
+            (self.forwarder, &mut *self.troubles, self.shared, self.now);
+        self.queue.send(socket, messages, |index, outcome| {
+            let transmit = &output.transmits[list[index] as usize];
+            match outcome {
+                Ok(bytes) => forwarder.sent(tables, transmit, bytes),
+                Err(error) => {
+                    let reason = underlay_reason(&error);
+                    forwarder.undelivered(tables, reason);
+                    let place = Place::Vtep(transmit.vtep);
+                    let name = || match tables.vtep_address(transmit.vtep) {
+                        Some(address) => format!("VTEP {address}"),
+                        None => "a VTEP that is gone".to_owned(),
+                    };
+                    shared.report(troubles.report(place, reason, &error, now, name));
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,104 @@
+//! Keeping a worker's sources in step with the tables.
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use crate::drop_reason::DropReason;
+use crate::event::Event;
+use crate::shared::lock;
+
+use super::{Kind, Source, Worker};
+
+impl Worker {
+    /// Takes up what the new snapshot names and closes what it does not name any more.
+    pub(super) fn reconcile(&mut self) {
+        let tables = self.reader.value().clone();
+        let udp_ports: Vec<u16> = tables.udp_ports().collect();
+        for index in 0..self.sources.len() {
+            let gone = self.sources[index].as_ref().is_some_and(|source| match &source.kind {
+                Kind::Port { id, .. } => tables.port(*id).is_none(),
+                Kind::Socket { udp_port, .. } => !udp_ports.contains(udp_port),
+            });
+            if gone {
+                self.close(index);
+            }
+        }
+        let (queues, sockets) = {
+            let mut inbox = lock(&self.shared.seats[self.index].inbox);
+            // What this snapshot does not name belongs to the next one.
+            let queues: Vec<_> =
+                inbox.queues.extract_if(.., |(port, _)| tables.port(*port).is_some()).collect();
+            let sockets: Vec<_> = inbox
+                .sockets
+                .extract_if(.., |(udp_port, _)| udp_ports.contains(udp_port))
+                .collect();
+            (queues, sockets)
+        };
+        for (id, queue) in queues {
+            let name = tables.port(id).map_or_else(String::new, |port| port.name.clone());
+            if let Some(index) = self.open(Kind::Port { id, name, queue, lost: false }) {
+                self.port_source.insert(id, index);
+            }
+        }
+        for (udp_port, socket) in sockets {
+            // Given up and taken up again before this worker noticed: it is the same socket.
+            if self.listener_source.contains_key(&udp_port) {
+                continue;
+            }
+            if let Some(index) = self.open(Kind::Socket { udp_port, socket, overflows: 0 }) {
+                self.listener_source.insert(udp_port, index);
+            }
+        }
+    }
+
+    fn open(&mut self, kind: Kind) -> Option<usize> {
+        // Ready at first: what arrived before the registration makes no edge.
+        let mut source = Source { kind, ready: true, failed: false };
+        let index = self.sources.iter().position(Option::is_none).unwrap_or(self.sources.len());
+        match source.fd() {
+            Some(fd) => {
+                if let Err(error) = self.poll.registry().register(
+                    &mut SourceFd(&fd),
+                    Token(index),
+                    Interest::READABLE,
+                ) {
+                    let place = match &source.kind {
+                        Kind::Port { name, .. } => name.clone(),
+                        Kind::Socket { udp_port, .. } => format!("UDP port {udp_port}"),
+                    };
+                    let error = error.to_string();
+                    self.shared.event(Event::Trouble {
+                        place,
+                        reason: DropReason::Detached,
+                        error,
+                    });
+                    return None;
+                }
+            }
+            None => source.ready = false,
+        }
+        if index == self.sources.len() {
+            self.sources.push(Some(source));
+        } else {
+            self.sources[index] = Some(source);
+        }
+        Some(index)
+    }
+
+    fn close(&mut self, index: usize) {
+        let Some(source) = self.sources[index].take() else { return };
+        if let Some(fd) = source.fd() {
+            // Closing alone would not do where another queue shares the open file.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
+        match source.kind {
+            Kind::Port { id, .. } => {
+                self.port_source.remove(&id);
+            }
+            Kind::Socket { udp_port, socket, overflows } => {
+                self.past_overflows += socket.drops().unwrap_or(overflows);
+                self.listener_source.remove(&udp_port);
+            }
+        }
+    }
+}
