@@ -9,7 +9,7 @@ pub fn log(control: &Control) {
         match event {
             Event::Learned { .. } | Event::Aged { .. } => debug!("{event}"),
             Event::Moved { .. } => info!("{event}"),
-            Event::Trouble { .. } => warn!("{event}"),
+            Event::Trouble { .. } | Event::SmallBuffer { .. } => warn!("{event}"),
             Event::DeviceLost { .. } => error!("{event}"),
             _ => info!("{event}"),
         }

@@ -23,6 +23,7 @@ pub fn run(plan: Plan) -> Result<(), Failure> {
     let stop = signals()?;
     let overlay = Overlay::start(&Namespace::current()?, plan)?;
     info!("forwarding");
+    events::log(overlay.control());
     while stop.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) {
         events::log(overlay.control());
     }

@@ -28,7 +28,6 @@ impl Overlay {
         let Plan { config, segments } = plan;
         let local = config.local;
         let underlay = Underlay::find(host, local)?;
-        let asked = (config.receive_buffer, config.send_buffer);
         let dataplane = Dataplane::start(config)?;
         let control = dataplane.control();
         for mut planned in segments {
@@ -38,16 +37,6 @@ impl Overlay {
             let id = planned.segment.id();
             let Underlay { link, mtu: underlay_mtu } = &underlay;
             info!("{id}: MTU {mtu} over {link} ({local}, MTU {underlay_mtu})");
-        }
-        for socket in control.underlay() {
-            let granted = (socket.receive_buffer, socket.send_buffer);
-            if granted.0 < asked.0 || granted.1 < asked.1 {
-                warn!(
-                    "UDP port {}: the kernel granted socket buffers of {} and {} bytes instead of {} and {}; \
-                     raise net.core.rmem_max and net.core.wmem_max if datagrams are lost",
-                    socket.udp_port, granted.0, granted.1, asked.0, asked.1
-                );
-            }
         }
         Ok(Self { dataplane, control })
     }

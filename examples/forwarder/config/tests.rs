@@ -93,7 +93,7 @@ fn errors_name_line_key_and_what_is_allowed() {
             ],
         ),
         (
-            format!("{dataplane}"),
+            dataplane.into(),
             vec!["3: dataplane.local: missing; allowed: a unicast address of this node"],
         ),
         (
