@@ -36,13 +36,20 @@ pub struct Control {
     shared: Arc<Shared>,
 }
 
+/// A UDP port that a change begins to use.
+struct Opening {
+    udp_port: u16,
+    /// One for each worker.
+    sockets: Vec<Arc<UdpSocket>>,
+    listener: Listener,
+}
+
 /// Devices and sockets that become part of the dataplane together with a change.
 #[derive(Default)]
 struct Arrivals {
     /// One queue for each worker, for the port that the change adds.
     queues: Vec<PortQueue>,
-    /// New UDP ports, with one socket for each worker.
-    listeners: Vec<(u16, Vec<Arc<UdpSocket>>, Listener)>,
+    openings: Vec<Opening>,
 }
 
 impl Control {
@@ -200,10 +207,8 @@ impl Control {
             ));
         }
         let registry = lock(&self.shared.registry);
-        let arrivals = Arrivals {
-            listeners: self.open_listeners(&registry, &changes)?,
-            ..Arrivals::default()
-        };
+        let arrivals =
+            Arrivals { openings: self.open_listeners(&registry, &changes)?, ..Arrivals::default() };
         self.apply_locked(registry, changes, arrivals)?;
         Ok(())
     }
@@ -228,15 +233,15 @@ impl Control {
         &self,
         registry: &Registry,
         changes: &[Change],
-    ) -> Result<Vec<(u16, Vec<Arc<UdpSocket>>, Listener)>, Error> {
+    ) -> Result<Vec<Opening>, Error> {
         let in_use: Vec<u16> = self.shared.tables.current().udp_ports().collect();
-        let mut opened: Vec<(u16, Vec<Arc<UdpSocket>>, Listener)> = Vec::new();
+        let mut opened: Vec<Opening> = Vec::new();
         for change in changes {
             let Change::AddSegment(segment) = change else { continue };
             let udp_port = segment.udp_port;
             if udp_port == 0
                 || in_use.contains(&udp_port)
-                || opened.iter().any(|(port, ..)| *port == udp_port)
+                || opened.iter().any(|other| other.udp_port == udp_port)
             {
                 continue;
             }
@@ -245,18 +250,12 @@ impl Control {
         Ok(opened)
     }
 
-    fn open_listener(
-        &self,
-        registry: &Registry,
-        udp_port: u16,
-    ) -> Result<(u16, Vec<Arc<UdpSocket>>, Listener), Error> {
+    fn open_listener(&self, registry: &Registry, udp_port: u16) -> Result<Opening, Error> {
         // Workers may still hold the sockets of a port that was given up a moment ago.
         if let Some(old) = registry.listeners.get(&udp_port) {
             let held: Vec<Arc<UdpSocket>> = old.sockets.iter().filter_map(Weak::upgrade).collect();
             if held.len() == self.shared.config.workers {
-                let sockets = old.sockets.clone();
-                let (receive_buffer, send_buffer) = (old.receive_buffer, old.send_buffer);
-                return Ok((udp_port, held, Listener { sockets, receive_buffer, send_buffer }));
+                return Ok(Opening { udp_port, sockets: held, listener: old.clone() });
             }
         }
         let config = &self.shared.config;
@@ -281,7 +280,8 @@ impl Control {
             sockets.push(Arc::new(socket));
         }
         let weak = sockets.iter().map(Arc::downgrade).collect();
-        Ok((udp_port, sockets, Listener { sockets: weak, receive_buffer, send_buffer }))
+        let listener = Listener { sockets: weak, receive_buffer, send_buffer };
+        Ok(Opening { udp_port, sockets, listener })
     }
 
     fn report_small_buffers(&self, udp_port: u16, listener: &Listener) {
@@ -307,11 +307,9 @@ impl Control {
         let mut tables: Tables = (*self.shared.tables.current()).clone();
         let ports = tables.apply(self.shared.now(), changes)?;
         let udp_ports: Vec<u16> = tables.udp_ports().collect();
-        let mut sockets: Vec<(u16, Vec<Arc<UdpSocket>>)> = Vec::new();
-        for (udp_port, held, listener) in arrivals.listeners {
-            self.report_small_buffers(udp_port, &listener);
-            registry.listeners.insert(udp_port, listener);
-            sockets.push((udp_port, held));
+        for opening in &arrivals.openings {
+            self.report_small_buffers(opening.udp_port, &opening.listener);
+            registry.listeners.insert(opening.udp_port, opening.listener.clone());
         }
         // A port that was given up stays listed while workers hold its sockets.
         registry.listeners.retain(|udp_port, listener| {
@@ -328,8 +326,8 @@ impl Control {
             if let (Some(port), Some(queue)) = (ports.first(), queues.next()) {
                 inbox.queues.push((*port, queue));
             }
-            for (udp_port, held) in &sockets {
-                if let (true, Some(socket)) = (udp_ports.contains(udp_port), held.get(index)) {
+            for Opening { udp_port, sockets, .. } in &arrivals.openings {
+                if let (true, Some(socket)) = (udp_ports.contains(udp_port), sockets.get(index)) {
                     inbox.sockets.push((*udp_port, socket.clone()));
                 }
             }

@@ -34,7 +34,7 @@ pub(crate) struct Seat {
 }
 
 /// A UDP port that segments receive on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Listener {
     /// The socket of each worker. The workers hold them; here they can be found again when the port is
     /// given up and taken up anew before a worker has noticed.

@@ -75,7 +75,7 @@ impl WorkerParts {
 #[derive(Debug)]
 enum Kind {
     Port { id: PortId, name: String, queue: PortQueue, lost: bool },
-    Socket { udp_port: u16, socket: Arc<UdpSocket>, overflows: u64 },
+    Socket { udp_port: u16, socket: Arc<UdpSocket>, drops: u32 },
 }
 
 /// Something frames come from.
@@ -89,6 +89,14 @@ struct Source {
 }
 
 impl Source {
+    /// Datagrams the kernel has dropped here since it was asked last.
+    fn new_drops(&mut self) -> u64 {
+        let Kind::Socket { socket, drops, .. } = &mut self.kind else { return 0 };
+        let Some(now) = socket.drops() else { return 0 };
+        // The kernel's counter wraps.
+        u64::from(now.wrapping_sub(std::mem::replace(drops, now)))
+    }
+
     fn fd(&self) -> Option<RawFd> {
         match &self.kind {
             Kind::Port { queue, .. } => queue.reads().then(|| queue.fd().as_raw_fd()),
@@ -126,8 +134,8 @@ pub struct Worker {
     rotation: usize,
     next_tick: Duration,
     next_discovery: Duration,
-    /// Overflows of sockets that are closed.
-    past_overflows: u64,
+    /// Datagrams the kernel has dropped at this worker's sockets.
+    overflows: u64,
 }
 
 impl Worker {
@@ -154,7 +162,7 @@ impl Worker {
             rotation: 0,
             next_tick: TICK,
             next_discovery: Duration::ZERO,
-            past_overflows: 0,
+            overflows: 0,
             reader,
             shared,
         }
@@ -274,9 +282,9 @@ impl Worker {
                     self.shared.report(news);
                 }
             },
-            Kind::Socket { udp_port, .. } => {
+            Kind::Socket { udp_port, socket, .. } => {
                 let (place, reason) = (Place::UdpPort(*udp_port), underlay_reason(error));
-                let name = || format!("UDP port {udp_port}");
+                let name = || format!("underlay socket {}", socket.local_addr());
                 let news = self.troubles.report(place, reason, error, now, name);
                 self.shared.report(news);
             }
@@ -284,15 +292,11 @@ impl Worker {
     }
 
     fn tick(&mut self, now: Duration) {
-        let mut overflows = self.past_overflows;
         for source in self.sources.iter_mut().flatten() {
             source.ready |= source.failed;
-            if let Kind::Socket { socket, overflows: seen, .. } = &mut source.kind {
-                *seen = socket.drops().unwrap_or(*seen);
-                overflows += *seen;
-            }
+            self.overflows += source.new_drops();
         }
-        self.shared.seats[self.index].overflows.store(overflows, Ordering::Relaxed);
+        self.shared.seats[self.index].overflows.store(self.overflows, Ordering::Relaxed);
         if self.index == 0 {
             self.forwarder.tick(self.reader.value(), now, &mut self.output);
             self.flush_news(now);

@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 const HEADERS: usize = 16 + 16;
 
 const NLM_F_REQUEST: u16 = 1;
+#[cfg(test)]
 const NLM_F_ACK: u16 = 4;
 
 // Attributes (kernel `include/uapi/linux/if_link.h`).

@@ -102,8 +102,8 @@ impl UdpSocket {
     }
 
     /// Datagrams that the socket dropped so far, mostly because its receive buffer was full; wraps at 2³².
-    pub(crate) fn drops(&self) -> Option<u64> {
-        options::drops(self.socket.as_fd()).ok().map(u64::from)
+    pub(crate) fn drops(&self) -> Option<u32> {
+        options::drops(self.socket.as_fd()).ok()
     }
 
     /// Receives datagrams with one call, as many as the batch and the receiver have room for.

@@ -103,7 +103,7 @@ impl Worker {
             let udp_port = match transmit.source {
                 // The upper bits of the product spread hashes evenly over any number of ports.
                 SourcePort::Entropy(flow) if spread > 0 => {
-                    self.by_entropy[(u64::from(flow) * spread >> 32) as usize].push(index as u32);
+                    self.by_entropy[((u64::from(flow) * spread) >> 32) as usize].push(index as u32);
                     continue;
                 }
                 // Without ports of its own, the flow leaves from where the VTEP would send to.

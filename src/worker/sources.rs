@@ -45,7 +45,8 @@ impl Worker {
             if self.listener_source.contains_key(&udp_port) {
                 continue;
             }
-            if let Some(index) = self.open(Kind::Socket { udp_port, socket, overflows: 0 }) {
+            let drops = socket.drops().unwrap_or(0);
+            if let Some(index) = self.open(Kind::Socket { udp_port, socket, drops }) {
                 self.listener_source.insert(udp_port, index);
             }
         }
@@ -86,17 +87,17 @@ impl Worker {
     }
 
     fn close(&mut self, index: usize) {
-        let Some(source) = self.sources[index].take() else { return };
+        let Some(mut source) = self.sources[index].take() else { return };
         if let Some(fd) = source.fd() {
             // Closing alone would not do where another queue shares the open file.
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
         }
+        self.overflows += source.new_drops();
         match source.kind {
             Kind::Port { id, .. } => {
                 self.port_source.remove(&id);
             }
-            Kind::Socket { udp_port, socket, overflows } => {
-                self.past_overflows += socket.drops().unwrap_or(overflows);
+            Kind::Socket { udp_port, .. } => {
                 self.listener_source.remove(&udp_port);
             }
         }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::*;
 use crate::drop_reason::DropReason;
-use crate::io::{Buffers, Receiver, SendQueue, SocketOptions, UdpSocket, underlay_reason};
+use crate::io::udp::Buffers;
+use crate::io::{Receiver, SendQueue, SocketOptions, UdpSocket, underlay_reason};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -220,5 +221,5 @@ fn buffers_have_the_size_asked_for_and_drops_are_counted() {
     assert_eq!(outcomes(&socket, (0..100).map(|_| (to, [&payload[..], &[]]))).len(), 100);
     let mut batch = Batch::new(200);
     assert!(socket.receive(&mut Receiver::new(200), &mut batch).drained);
-    assert_eq!(socket.drops(), Some(100 - batch.len() as u64));
+    assert_eq!(socket.drops(), Some(100 - batch.len() as u32));
 }
