@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -49,6 +50,21 @@ impl Namespace {
             self.request(message, 0).map(drop)
         };
         delete().attempt(|| format!("deleting address {address} of {name}"))
+    }
+
+    /// The addresses of all links, each with its link's name.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn addresses(&self) -> io::Result<Vec<(String, Cidr)>> {
+        let list = || {
+            let links = self.list(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+            let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+            let addresses = self.list(&message)?;
+            Ok(addresses.iter().filter_map(|address| with_link(address, &links)).collect())
+        };
+        list().attempt(|| "listing addresses")
     }
 
     /// Adds a route to a prefix, by way of a router, a link or both.
@@ -164,6 +180,36 @@ impl Namespace {
         }
         Ok(message)
     }
+}
+
+/// The address in an answer with the name of its link; the near end's where there are two.
+fn with_link(
+    answer: &RouteNetlinkMessage,
+    links: &[RouteNetlinkMessage],
+) -> Option<(String, Cidr)> {
+    let RouteNetlinkMessage::NewAddress(address) = answer else { return None };
+    let find =
+        |pick: fn(&AddressAttribute) -> Option<IpAddr>| address.attributes.iter().find_map(pick);
+    let near = find(|attribute| match attribute {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let ip = near.or_else(|| {
+        find(|attribute| match attribute {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })
+    })?;
+    let name = links.iter().find_map(|link| match link {
+        RouteNetlinkMessage::NewLink(link) if link.header.index == address.header.index => {
+            link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name.clone()),
+                _ => None,
+            })
+        }
+        _ => None,
+    })?;
+    Some((name, Cidr { ip, prefix: address.header.prefix_len }))
 }
 
 /// The address in an answer, if it is an IPv6 one of the link `index`.

@@ -35,6 +35,20 @@ fn pair() -> io::Result<(Namespace, Namespace)> {
 }
 
 #[test]
+fn addresses_are_listed_with_their_links() -> io::Result<()> {
+    if !privileged("addresses_are_listed_with_their_links") {
+        return Ok(());
+    }
+    let (left, _right) = pair()?;
+    let addresses: Vec<String> =
+        left.addresses()?.iter().map(|(link, address)| format!("{link} {address}")).collect();
+    for expected in ["lo 127.0.0.1/8", "eth0 10.0.0.1/24", "lo ::1/128", "eth0 fd00::1/64"] {
+        assert!(addresses.iter().any(|address| address == expected), "{expected}: {addresses:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn pings_of_many_sizes_pass_and_are_counted() -> io::Result<()> {
     if !privileged("pings_of_many_sizes_pass_and_are_counted") {
         return Ok(());

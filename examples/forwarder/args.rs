@@ -1,0 +1,298 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use overplane::limits::{FLANNEL_UDP_PORT, MAX_WORKERS};
+use overplane::wire::vxlan;
+use overplane::{Config, Prefix, Segment, Vni};
+use overplane_lab::Cidr;
+use tracing::level_filters::LevelFilter;
+
+use crate::failure::Failure;
+use crate::plan::{self, DEVICE, Plan, SegmentPlan, Target};
+
+/// Forwards overlay networks in userspace: VXLAN and IP in UDP.
+#[derive(Debug, Parser)]
+#[command(name = "forwarder", version, max_term_width = 100, after_help = "Try it: forwarder demo")]
+pub struct Arguments {
+    /// How much to report on the standard error [default: info, and warn for the demo].
+    #[arg(long, value_enum, global = true)]
+    log: Option<Log>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Arguments {
+    pub fn log(&self) -> LevelFilter {
+        let default = if matches!(self.command, Command::Demo) { Log::Warn } else { Log::Info };
+        self.log.unwrap_or(default).level()
+    }
+}
+
+/// How much to report.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Log {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl Log {
+    fn level(self) -> LevelFilter {
+        match self {
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Join a VXLAN segment with a TAP device.
+    ///
+    /// Makes the TAP device, sets its addresses and MTU, brings it up and forwards in the foreground until SIGINT or
+    /// SIGTERM, when the device goes and the counters are printed. MAC addresses are learned; frames for everybody go
+    /// to all remotes. Interoperates with the kernel's VXLAN device.
+    Vxlan(Vxlan),
+    /// Join an IP-in-UDP overlay, as flannel's udp backend makes one, with a TUN device.
+    ///
+    /// Makes the TUN device, sets its addresses and MTU, brings it up and forwards in the foreground until SIGINT or
+    /// SIGTERM, when the device goes and the counters are printed. Packets go by longest matching route.
+    Udp(Udp),
+    /// Run what a configuration file describes, in the foreground until SIGINT or SIGTERM.
+    Run {
+        /// The configuration file, in TOML.
+        file: PathBuf,
+    },
+    /// Check a configuration file; all errors are reported with their lines, and the exit code is then 2.
+    Check {
+        /// The configuration file, in TOML.
+        file: PathBuf,
+    },
+    /// See it work: two hosts on this machine, pings, TCP, the kernel's VXLAN as the other end, and speed.
+    ///
+    /// The hosts are network namespaces that go away with this process; the machine's own network is not touched. Needs
+    /// /dev/net/tun, but no other program. Without root it runs inside a user namespace.
+    Demo,
+}
+
+/// What both overlays are told of this node.
+#[derive(Debug, Args)]
+struct Node {
+    /// Underlay address of this node, on one of its interfaces.
+    #[arg(long, value_name = "ADDRESS", value_parser = local)]
+    local: IpAddr,
+    /// Name of the device to make.
+    #[arg(long, value_name = "NAME", value_parser = device)]
+    dev: String,
+    /// MTU of the overlay, in bytes [default: that of the underlay's interface less the encapsulation].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(68..=65_535))]
+    mtu: Option<u32>,
+    /// Number of worker threads.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_WORKERS as i64))]
+    workers: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct Vxlan {
+    /// VXLAN network identifier, 0 to 16777215.
+    #[arg(long)]
+    vni: Vni,
+    #[command(flatten)]
+    node: Node,
+    /// Underlay address of another node, with a UDP port if it differs; can be repeated.
+    #[arg(long, value_name = "ADDRESS[:PORT]", required = true)]
+    remote: Vec<String>,
+    /// Address of this node in the overlay, with its prefix length; can be repeated.
+    #[arg(long, value_name = "ADDRESS/LENGTH")]
+    address: Vec<Cidr>,
+    /// UDP port of the segment.
+    #[arg(long, default_value_t = vxlan::PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct Udp {
+    #[command(flatten)]
+    node: Node,
+    /// Address of this node in the overlay, with the prefix length of the whole overlay; can be repeated.
+    #[arg(long, value_name = "ADDRESS/LENGTH", required = true)]
+    address: Vec<Cidr>,
+    /// Destinations behind another node, with a UDP port if it differs; can be repeated.
+    #[arg(long, value_name = "PREFIX=ADDRESS[:PORT]", required = true, value_parser = route)]
+    route: Vec<(Prefix, String)>,
+    /// UDP port of the segment.
+    #[arg(long, default_value_t = FLANNEL_UDP_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+}
+
+impl Node {
+    /// What both overlays have in common.
+    fn plan(
+        self,
+        mut segment: Segment,
+        addresses: Vec<Cidr>,
+        fill: impl FnOnce(&mut SegmentPlan, IpAddr) -> Result<(), Failure>,
+    ) -> Result<Plan, Failure> {
+        let mut config = Config::new(self.local);
+        config.workers = usize::from(self.workers);
+        segment.mtu = self.mtu;
+        let mut planned = SegmentPlan::new(segment);
+        fill(&mut planned, self.local)?;
+        planned.add_port(self.dev, addresses);
+        Ok(Plan { config, segments: vec![planned] })
+    }
+}
+
+impl Vxlan {
+    pub fn plan(self) -> Result<Plan, Failure> {
+        let mut segment = Segment::bridge(self.vni);
+        segment.udp_port = self.port;
+        self.node.plan(segment, self.address, |planned, local| {
+            for remote in &self.remote {
+                planned.flood.push(vtep("--remote", remote, remote, self.port, local)?);
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Udp {
+    pub fn plan(self) -> Result<Plan, Failure> {
+        self.node.plan(Segment::routed(self.port), self.address, |planned, local| {
+            for (prefix, next_hop) in &self.route {
+                let whole = format!("{prefix}={next_hop}");
+                let vtep = vtep("--route", &whole, next_hop, self.port, local)?;
+                if planned.routes.iter().any(|(known, _)| known == prefix) {
+                    return Err(Failure::Usage(format!("--route: {prefix} is given twice")));
+                }
+                planned.routes.push((*prefix, Target::Vtep(vtep)));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Reads the VTEP in an argument, whose default port is another argument.
+fn vtep(
+    argument: &str,
+    whole: &str,
+    text: &str,
+    udp_port: u16,
+    local: IpAddr,
+) -> Result<std::net::SocketAddr, Failure> {
+    let Some(vtep) = plan::vtep(text, udp_port) else {
+        let allowed = plan::VTEP;
+        return Err(Failure::Usage(format!(
+            "{argument} {whole}: {text:?} is not allowed; allowed: {allowed}"
+        )));
+    };
+    match plan::vtep_conflict(local, udp_port, vtep) {
+        Some(conflict) => Err(Failure::Usage(format!("{argument} {whole}: {conflict}"))),
+        None => Ok(vtep),
+    }
+}
+
+fn local(text: &str) -> Result<IpAddr, String> {
+    let local = text.parse().ok().filter(|ip| plan::is_unicast(*ip));
+    local.ok_or_else(|| "allowed: a unicast address of this node".into())
+}
+
+fn device(text: &str) -> Result<String, String> {
+    let allowed = plan::is_device_name(text);
+    allowed.then(|| text.to_owned()).ok_or_else(|| format!("allowed: {DEVICE}"))
+}
+
+fn route(text: &str) -> Result<(Prefix, String), String> {
+    let (prefix, next_hop) =
+        text.split_once('=').ok_or("allowed: PREFIX=ADDRESS or PREFIX=ADDRESS:PORT")?;
+    Ok((prefix.parse().map_err(|e: overplane::ParsePrefixError| e.to_string())?, next_hop.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    fn plan(line: &str) -> Result<Plan, Failure> {
+        match Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command) {
+            Ok(Command::Vxlan(vxlan)) => vxlan.plan(),
+            Ok(Command::Udp(udp)) => udp.plan(),
+            Ok(_) => Err(Failure::run("no plan")),
+            Err(e) => Err(Failure::Usage(e.to_string())),
+        }
+    }
+
+    #[test]
+    fn vxlan_arguments_make_a_bridge_segment() {
+        let line = "forwarder vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --remote 10.9.0.3:8472 \
+                    --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --workers 2";
+        let plan = plan(line).unwrap();
+        let segment = &plan.segments[0];
+        assert_eq!(plan.config.workers, 2);
+        assert_eq!(segment.segment.id().to_string(), "VXLAN 42 on UDP port 4789");
+        assert_eq!(segment.segment.mtu, Some(1400));
+        let flood = ["10.9.0.2:4789", "10.9.0.3:8472"].map(|vtep| vtep.parse().unwrap());
+        assert_eq!(segment.flood, flood);
+        assert_eq!(segment.ports[0].device, "ovl0");
+        assert_eq!(segment.ports[0].addresses[0].to_string(), "10.8.0.1/24");
+        assert!(segment.segment.addresses.is_empty());
+    }
+
+    #[test]
+    fn udp_arguments_make_a_routed_segment() {
+        let line = "forwarder udp --local 10.9.0.1 --dev flannel0 --address 10.7.1.0/16 --route 10.7.2.0/24=10.9.0.2";
+        let plan = plan(line).unwrap();
+        let segment = &plan.segments[0];
+        assert_eq!(segment.segment.id().to_string(), "IP in UDP on port 8285");
+        assert_eq!(segment.segment.addresses, [IpAddr::from([10, 7, 1, 0])]);
+        let next_hop = Target::Vtep("10.9.0.2:8285".parse().unwrap());
+        assert_eq!(segment.routes, [("10.7.2.0/24".parse().unwrap(), next_hop)]);
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused_with_what_is_allowed() {
+        let vxlan = "forwarder vxlan --local 10.9.0.1 --dev ovl0";
+        let udp = "forwarder udp --local 10.9.0.1 --dev ovl0 --address 10.7.1.0/16";
+        for (line, message) in [
+            (format!("{vxlan} --vni 16777216 --remote 10.9.0.2"), "from 0 to 16777215"),
+            (format!("{vxlan} --vni 1 --remote fd00::2"), "differ in family"),
+            (
+                format!("{vxlan} --vni 1 --remote 10.9.0.1"),
+                "--remote 10.9.0.1: 10.9.0.1:4789 is this node itself",
+            ),
+            (
+                format!("{vxlan} --vni 1 --remote host"),
+                "\"host\" is not allowed; allowed: a unicast ADDRESS, or ADDRESS:PORT",
+            ),
+            (format!("{vxlan} --vni 1 --remote 10.9.0.2 --mtu 67"), "67 is not in 68..=65535"),
+            (format!("{vxlan} --vni 1 --remote 10.9.0.2 --workers 0"), "0 is not in 1..=64"),
+            (format!("{udp} --route 10.7.2.0/24"), "allowed: PREFIX=ADDRESS"),
+            (format!("{udp} --route 10.7.2.0/33=10.9.0.2"), "is not an IP prefix"),
+            (
+                format!("{udp} --route 10.7.2.0/24=10.9.0.2 --route 10.7.2.0/24=10.9.0.3"),
+                "given twice",
+            ),
+            (
+                "forwarder udp --local 0.0.0.0 --dev a".into(),
+                "allowed: a unicast address of this node",
+            ),
+            ("forwarder udp --local 10.9.0.1 --dev a/b".into(), "1 to 15 bytes"),
+        ] {
+            let failure = plan(&line).unwrap_err();
+            assert!(matches!(failure, Failure::Usage(_)), "{line}");
+            assert!(failure.to_string().contains(message), "{line}: {failure}");
+        }
+    }
+}

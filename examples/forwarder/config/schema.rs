@@ -1,0 +1,94 @@
+//! What the configuration file can say.
+
+mod entries;
+mod segment;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use overplane::Config;
+use overplane::limits::{MAX_SLOTS, MAX_WORKERS};
+use overplane::wire::vxlan::ReservedBits;
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::reader::{Item, Once, Problems, Section};
+use crate::plan::{self, Plan};
+
+const DATAPLANE: &[&str] = &[
+    "local",
+    "workers",
+    "batch",
+    "source_ports",
+    "receive_buffer",
+    "send_buffer",
+    "dont_fragment",
+    "reserved_bits",
+];
+
+/// Largest socket buffer that can be asked for, in bytes.
+const MAX_BUFFER: u64 = 1 << 30;
+
+/// Largest number of source ports of a worker.
+const MAX_SOURCE_PORTS: u64 = 64;
+
+/// Reads the whole file. What it returns is to be used only if no problem was found.
+pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
+    let root = Section::new("", 1, table.get_ref(), problems);
+    root.only(&["dataplane", "segment"], &[], "", problems);
+    let config = root
+        .need("dataplane", "a table with the key local", problems)
+        .and_then(|item| item.section(problems))
+        .map(|section| dataplane(&section, problems));
+    let segments = root.need("segment", "one [[segment]] or more", problems);
+    let segments =
+        segments.map(|item| item.list("a list of tables, each under [[segment]]", problems));
+    let mut devices = Once::new();
+    let mut names = segment::Names::default();
+    // Without a local address there is nothing to compare VTEPs with.
+    let local = config.as_ref().and_then(|(_, local)| *local);
+    let mut planned = Vec::new();
+    for item in segments.unwrap_or_default() {
+        let Some(section) = item.section(problems) else { continue };
+        let mut reader = segment::Reader { local, devices: &mut devices, names: &mut names };
+        planned.extend(reader.read(&section, problems));
+    }
+    let config = config.map(|(config, _)| config);
+    Plan { config: config.unwrap_or_else(|| Config::new(NOWHERE)), segments: planned }
+}
+
+/// Stands for the address that a broken file does not have.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Reads `[dataplane]`; returns the local address once more if there is one.
+fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<IpAddr>) {
+    section.only(DATAPLANE, &[], "", problems);
+    let allowed = "a unicast address of this node";
+    let local = section.need("local", allowed, problems).and_then(|item| {
+        let read = |text: &str| text.parse().ok().filter(|ip| plan::is_unicast(*ip));
+        item.text(allowed, read, problems)
+    });
+    let mut config = Config::new(local.unwrap_or(NOWHERE));
+    let mut number = |key: &str, range, target: &mut usize| {
+        let value = section.get(key).and_then(|item: Item<'_>| item.integer(range, problems));
+        *target = value.map_or(*target, |value| value as usize);
+    };
+    number("workers", 1..=MAX_WORKERS as u64, &mut config.workers);
+    number("batch", 1..=MAX_SLOTS as u64, &mut config.batch);
+    number("source_ports", 0..=MAX_SOURCE_PORTS, &mut config.source_ports);
+    number("receive_buffer", 4096..=MAX_BUFFER, &mut config.receive_buffer);
+    number("send_buffer", 4096..=MAX_BUFFER, &mut config.send_buffer);
+    if let Some(value) = section.get("dont_fragment").and_then(|item| item.boolean(problems)) {
+        config.dont_fragment = value;
+    }
+    if let Some(value) = section.get("reserved_bits").and_then(|item| {
+        let read = |text: &str| match text {
+            "refuse" => Some(ReservedBits::Refuse),
+            "ignore" => Some(ReservedBits::Ignore),
+            _ => None,
+        };
+        item.text("\"refuse\" or \"ignore\"", read, problems)
+    }) {
+        config.reserved_bits = value;
+    }
+    (config, local)
+}

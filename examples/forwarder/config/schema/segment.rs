@@ -1,0 +1,222 @@
+//! Reading of `[[segment]]`: its options, devices and VTEPs.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use overplane::limits::{FLANNEL_UDP_PORT, MAX_FDB_LIMIT, MAX_FLOOD};
+use overplane::{Segment, SegmentId, Vni};
+use overplane_lab::Cidr;
+
+use super::entries;
+use crate::config::reader::{Item, Once, Problems, Section};
+use crate::plan::{self, DEVICE, SegmentPlan, VTEP};
+
+const COMMON: &[&str] = &["kind", "udp_port", "mtu", "open", "peers", "port"];
+const BRIDGE: &[&str] = &["vni", "learning", "ageing", "fdb_limit", "flood", "fdb"];
+const ROUTED: &[&str] = &["route"];
+
+/// Smallest MTU of a link with IPv6 addresses (RFC 8200 §5).
+const MIN_MTU_V6: u32 = 1280;
+
+/// The lines of the segments so far, by name.
+#[derive(Default)]
+pub struct Names(HashMap<SegmentId, usize>);
+
+/// Reads one segment after the other.
+pub struct Reader<'r> {
+    pub local: Option<IpAddr>,
+    pub devices: &'r mut Once<String>,
+    pub names: &'r mut Names,
+}
+
+impl Reader<'_> {
+    /// Reads a segment; `None` when not even its kind is known.
+    pub fn read(&mut self, section: &Section<'_>, problems: &mut Problems) -> Option<SegmentPlan> {
+        let allowed = "\"bridge\" or \"routed\"";
+        let kind = section.need("kind", allowed, problems)?;
+        let bridge = match kind.as_text() {
+            Some("bridge") => true,
+            Some("routed") => false,
+            _ => {
+                kind.refuse(allowed, problems);
+                return None;
+            }
+        };
+        let (keys, elsewhere, here) = if bridge {
+            ([COMMON, BRIDGE].concat(), ROUTED, "a bridge segment")
+        } else {
+            ([COMMON, ROUTED].concat(), BRIDGE, "a routed segment")
+        };
+        section.only(&keys, elsewhere, here, problems);
+        let (segment, named) = if bridge {
+            self::bridge(section, problems)
+        } else {
+            (Segment::routed(FLANNEL_UDP_PORT), true)
+        };
+        let segment = common(section, segment, problems);
+        if named {
+            self.names.add(segment.id(), section, problems);
+        }
+        let udp_port = segment.udp_port;
+        let mut planned = SegmentPlan::new(segment);
+        self.ports(section, &mut planned, problems);
+        let mut vteps = Vteps { local: self.local, udp_port, known: HashMap::new() };
+        if bridge {
+            let flood = section.get("flood");
+            planned.flood = vteps.list(flood.clone(), problems);
+            if let Some(flood) = flood.filter(|_| planned.flood.len() > MAX_FLOOD) {
+                flood.problem(
+                    format_args!("too many VTEPs; allowed: {MAX_FLOOD} at most"),
+                    problems,
+                );
+            }
+            planned.fdb = entries::fdb(section, &planned.ports, &mut vteps, problems);
+        } else {
+            planned.routes = entries::routes(section, &planned.ports, &mut vteps, problems);
+        }
+        planned.peers = vteps.list(section.get("peers"), problems);
+        Some(planned)
+    }
+
+    fn ports(&mut self, section: &Section<'_>, planned: &mut SegmentPlan, problems: &mut Problems) {
+        let allowed = "a list of tables, each under [[segment.port]]";
+        let Some(list) = section.get("port") else { return };
+        let mut addresses_seen = Once::new();
+        for item in list.list(allowed, problems) {
+            let Some(port) = item.section(problems) else { continue };
+            port.only(&["device", "addresses"], &[], "", problems);
+            let mut addresses = Vec::new();
+            for item in
+                port.get("addresses").map_or(Vec::new(), |list| list.list(ADDRESSES, problems))
+            {
+                let Some(address) = item.parse::<Cidr>(ADDRESS, problems) else { continue };
+                if let Some(mtu) = planned.segment.mtu.filter(|mtu| *mtu < MIN_MTU_V6)
+                    && address.ip.is_ipv6()
+                {
+                    let why = format!(
+                        "an IPv6 address needs an MTU of {MIN_MTU_V6} or more, and segment.mtu is {mtu}"
+                    );
+                    item.problem(format_args!("{item}: {why}"), problems);
+                }
+                if addresses_seen.is_first(address.ip, &item, problems) {
+                    addresses.push(address);
+                }
+            }
+            let Some(item) = port.need("device", DEVICE, problems) else { continue };
+            let name = |text: &str| plan::is_device_name(text).then(|| text.to_owned());
+            let Some(device) = item.text(DEVICE, name, problems) else { continue };
+            if self.devices.is_first(device.clone(), &item, problems) {
+                planned.add_port(device, addresses);
+            }
+        }
+    }
+}
+
+const ADDRESS: &str = "ADDRESS/LENGTH as in 10.8.0.1/24";
+const ADDRESSES: &str = "a list of addresses, each ADDRESS/LENGTH as in 10.8.0.1/24";
+
+/// Reads what only a bridge segment has; false with it when its VNI is not known.
+fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
+    let max = Vni::MAX.get();
+    let vni = section
+        .need("vni", &format!("0 to {max}"), problems)
+        .and_then(|item| item.integer(0..=max.into(), problems))
+        .and_then(|number| Vni::new(number as u32).ok());
+    let mut segment = Segment::bridge(vni.unwrap_or(Vni::MAX));
+    if let Some(learning) = section.get("learning").and_then(|item| item.boolean(problems)) {
+        segment.learning = learning;
+    }
+    if let Some(item) = section.get("ageing") {
+        segment.ageing = match item.as_integer(&(1..=u32::MAX.into())) {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => {
+                if item.as_text() != Some("never") {
+                    item.refuse("1 to 4294967295 seconds, or \"never\"", problems);
+                }
+                None
+            }
+        };
+    }
+    if let Some(item) = section.get("fdb_limit")
+        && let Some(limit) = item.integer(0..=MAX_FDB_LIMIT as u64, problems)
+    {
+        segment.fdb_limit = limit as usize;
+    }
+    (segment, vni.is_some())
+}
+
+/// Reads what every segment has.
+fn common(section: &Section<'_>, mut segment: Segment, problems: &mut Problems) -> Segment {
+    if let Some(item) = section.get("udp_port")
+        && let Some(port) = item.integer(1..=u16::MAX.into(), problems)
+    {
+        segment.udp_port = port as u16;
+    }
+    if let Some(item) = section.get("mtu") {
+        segment.mtu = item.integer(68..=65_535, problems).map(|mtu| mtu as u32);
+    }
+    if let Some(open) = section.get("open").and_then(|item| item.boolean(problems)) {
+        segment.open = open;
+    }
+    segment
+}
+
+impl Names {
+    /// Only bridge segments of different VNI share a UDP port.
+    fn add(&mut self, id: SegmentId, section: &Section<'_>, problems: &mut Problems) {
+        let other = self.0.iter().find(|(other, _)| {
+            let shares_port = other.udp_port == id.udp_port;
+            shares_port && (other.vni == id.vni || other.vni.is_none() || id.vni.is_none())
+        });
+        if let Some((other, line)) = other {
+            let rule = "only bridge segments of different VNI share a UDP port";
+            section.problem(format_args!("{id}: {other} is on line {line}; {rule}"), problems);
+        } else {
+            self.0.insert(id, section.line);
+        }
+    }
+}
+
+/// Reads VTEPs of one segment, in which each address has one UDP port.
+pub struct Vteps {
+    local: Option<IpAddr>,
+    udp_port: u16,
+    known: HashMap<IpAddr, (u16, usize)>,
+}
+
+impl Vteps {
+    pub fn read(&mut self, item: &Item<'_>, problems: &mut Problems) -> Option<SocketAddr> {
+        let vtep = item.text(VTEP, |text| plan::vtep(text, self.udp_port), problems)?;
+        let conflict = self.local.and_then(|local| plan::vtep_conflict(local, self.udp_port, vtep));
+        if let Some(conflict) = conflict {
+            item.problem(conflict, problems);
+            return None;
+        }
+        let (port, line) = *self.known.entry(vtep.ip()).or_insert((vtep.port(), item.line));
+        if port != vtep.port() {
+            let ip = vtep.ip();
+            item.problem(
+                format_args!("{vtep}: {ip} has UDP port {port} on line {line}, and one VTEP has one port in a segment"),
+                problems,
+            );
+            return None;
+        }
+        Some(vtep)
+    }
+
+    fn list(&mut self, list: Option<Item<'_>>, problems: &mut Problems) -> Vec<SocketAddr> {
+        let allowed = format!("a list of VTEPs, each {VTEP}");
+        let items = list.map_or(Vec::new(), |list| list.list(&allowed, problems));
+        let mut seen = Once::new();
+        let mut vteps = Vec::new();
+        for item in items {
+            if let Some(vtep) = self.read(&item, problems)
+                && seen.is_first(vtep, &item, problems)
+            {
+                vteps.push(vtep);
+            }
+        }
+        vteps
+    }
+}

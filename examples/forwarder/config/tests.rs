@@ -1,0 +1,273 @@
+//! Files, right and wrong.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use overplane::Kind;
+use overplane::wire::vxlan::ReservedBits;
+
+use super::parse;
+use crate::plan::{Plan, Target};
+
+const EXAMPLE: &str = include_str!("../forwarder.toml");
+
+#[test]
+fn the_example_says_what_its_comments_say() {
+    let plan = parse("forwarder.toml", EXAMPLE).unwrap();
+    let summary = "3 segments, 4 ports, 3 flood list entries, 1 peer, 2 FDB entries, 3 routes";
+    assert_eq!(plan.summary(), summary);
+    crate::overlay::rehearse(&plan).unwrap();
+    let [red, blue, routed] = plan.segments.as_slice() else { panic!("three segments") };
+    assert_eq!(red.fdb[0].1, Target::Vtep("10.9.0.2:4789".parse().unwrap()));
+    assert_eq!(red.fdb[1].1, Target::Port(1));
+    assert_eq!((blue.segment.mtu, blue.segment.ageing), (Some(1400), None));
+    assert_eq!(routed.segment.kind, Kind::Routed);
+    assert_eq!(routed.segment.addresses, [IpAddr::from([10, 7, 1, 0])]);
+    assert_eq!(routed.routes[0].1, Target::Port(0));
+}
+
+/// Whoever uncomments a default changes nothing, so the comments have to be true.
+#[test]
+fn the_defaults_in_the_example_are_the_defaults() {
+    let key = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains([' ', '#']));
+    let uncomment = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if key(rest) && !rest.starts_with("mtu") => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    let explicit: String = EXAMPLE.lines().map(uncomment).collect();
+    assert_ne!(explicit, EXAMPLE);
+    let (explicit, default) = (parse("a", &explicit).unwrap(), parse("a", EXAMPLE).unwrap());
+    assert_eq!(format!("{explicit:?}"), format!("{default:?}"));
+}
+
+#[test]
+fn every_option_arrives() {
+    let text = r#"
+        dataplane = { local = "fd00::1", workers = 3, batch = 7, source_ports = 0, receive_buffer = 10000, send_buffer = 20000, dont_fragment = false, reserved_bits = "ignore" }
+        [[segment]]
+        kind = "bridge"
+        vni = 0xff
+        udp_port = 8472
+        mtu = 1300
+        open = true
+        learning = false
+        ageing = 60
+        fdb_limit = 5
+        peers = ["fd00::2", "[fd00::3]:9"]
+    "#;
+    let Plan { config, segments } = parse("a", text).unwrap();
+    assert_eq!(config.local, "fd00::1".parse::<IpAddr>().unwrap());
+    assert_eq!((config.workers, config.batch, config.source_ports), (3, 7, 0));
+    assert_eq!((config.receive_buffer, config.send_buffer), (10_000, 20_000));
+    assert_eq!((config.dont_fragment, config.reserved_bits), (false, ReservedBits::Ignore));
+    let segment = &segments[0].segment;
+    assert_eq!(segment.id().to_string(), "VXLAN 255 on UDP port 8472");
+    assert_eq!((segment.mtu, segment.open, segment.learning), (Some(1300), true, false));
+    assert_eq!((segment.ageing, segment.fdb_limit), (Some(Duration::from_secs(60)), 5));
+    let peers = ["[fd00::2]:8472", "[fd00::3]:9"].map(|peer| peer.parse().unwrap());
+    assert_eq!(segments[0].peers, peers);
+}
+
+/// What a file begins with when only its segments matter; they start on line 3.
+const HEAD: &str = "[dataplane]\nlocal = \"10.9.0.1\"\n";
+
+#[test]
+fn errors_name_line_key_and_what_is_allowed() {
+    let dataplane = "[[segment]]\nkind = \"routed\"\n[dataplane]\n";
+    let bridge = format!("{HEAD}[[segment]]\nkind = \"bridge\"\nvni = 42\n");
+    let routed = format!("{HEAD}[[segment]]\nkind = \"routed\"\n");
+    let port = "[[segment.port]]\ndevice = \"ovl0\"\n";
+    let cases = [
+        (
+            String::new(),
+            vec![
+                "1: dataplane: missing; allowed: a table with the key local",
+                "1: segment: missing; allowed: one [[segment]] or more",
+            ],
+        ),
+        (
+            "dataplane = 1\nsegment = 2".into(),
+            vec![
+                "1: dataplane: 1 is not allowed; allowed: a table",
+                "2: segment: 2 is not allowed; allowed: a list of tables, each under [[segment]]",
+            ],
+        ),
+        (
+            dataplane.into(),
+            vec!["3: dataplane.local: missing; allowed: a unicast address of this node"],
+        ),
+        (
+            format!("{dataplane}local = \"0.0.0.0\""),
+            vec![
+                "4: dataplane.local: \"0.0.0.0\" is not allowed; allowed: a unicast address of this node",
+            ],
+        ),
+        (
+            format!("{dataplane}local = 10"),
+            vec!["4: dataplane.local: 10 is not allowed; allowed: a unicast address of this node"],
+        ),
+        (
+            format!(
+                "{dataplane}local = \"10.9.0.1\"\nworkers = 0\nbatch = 1025\nsource_ports = 65\nreceive_buffer = -1\nsend_buffer = 2.5\ndont_fragment = \"yes\"\nreserved_bits = \"keep\"\nbatches = 1"
+            ),
+            vec![
+                "5: dataplane.workers: 0 is not allowed; allowed: 1 to 64",
+                "6: dataplane.batch: 1025 is not allowed; allowed: 1 to 1024",
+                "7: dataplane.source_ports: 65 is not allowed; allowed: 0 to 64",
+                "8: dataplane.receive_buffer: -1 is not allowed; allowed: 4096 to 1073741824",
+                "9: dataplane.send_buffer: 2.5 is not allowed; allowed: 4096 to 1073741824",
+                "10: dataplane.dont_fragment: \"yes\" is not allowed; allowed: true or false",
+                "11: dataplane.reserved_bits: \"keep\" is not allowed; allowed: \"refuse\" or \"ignore\"",
+                "12: dataplane.batches: unknown key; allowed: local, workers, batch, source_ports, receive_buffer, send_buffer, dont_fragment, reserved_bits",
+            ],
+        ),
+        (
+            format!("{HEAD}[[segment]]\nkind = \"tree\""),
+            vec!["4: segment.kind: \"tree\" is not allowed; allowed: \"bridge\" or \"routed\""],
+        ),
+        (
+            format!("{HEAD}[[segment]]\nvni = 1"),
+            vec!["3: segment.kind: missing; allowed: \"bridge\" or \"routed\""],
+        ),
+        (
+            format!("{HEAD}[[segment]]\nkind = \"bridge\""),
+            vec!["3: segment.vni: missing; allowed: 0 to 16777215"],
+        ),
+        (
+            format!("{HEAD}[[segment]]\nkind = \"bridge\"\nvni = 16777216"),
+            vec!["5: segment.vni: 16777216 is not allowed; allowed: 0 to 16777215"],
+        ),
+        (
+            format!(
+                "{bridge}udp_port = 0\nmtu = 67\nopen = 1\nageing = 0\nfdb_limit = 1048577\nlearning = \"no\""
+            ),
+            vec![
+                "6: segment.udp_port: 0 is not allowed; allowed: 1 to 65535",
+                "7: segment.mtu: 67 is not allowed; allowed: 68 to 65535",
+                "8: segment.open: 1 is not allowed; allowed: true or false",
+                "9: segment.ageing: 0 is not allowed; allowed: 1 to 4294967295 seconds, or \"never\"",
+                "10: segment.fdb_limit: 1048577 is not allowed; allowed: 0 to 1048576",
+                "11: segment.learning: \"no\" is not allowed; allowed: true or false",
+            ],
+        ),
+        (
+            format!("{bridge}ageing = \"soon\""),
+            vec![
+                "6: segment.ageing: \"soon\" is not allowed; allowed: 1 to 4294967295 seconds, or \"never\"",
+            ],
+        ),
+        (
+            format!("{routed}vni = 1\nflood = []\nfdb = []"),
+            vec![
+                "5: segment.vni: not allowed in a routed segment",
+                "6: segment.flood: not allowed in a routed segment",
+                "7: segment.fdb: not allowed in a routed segment",
+            ],
+        ),
+        (format!("{bridge}route = []"), vec!["6: segment.route: not allowed in a bridge segment"]),
+        (
+            format!("{routed}colour = 1"),
+            vec![
+                "5: segment.colour: unknown key; allowed: kind, udp_port, mtu, open, peers, port, route",
+            ],
+        ),
+        (
+            format!("{bridge}flood = \"10.9.0.2\""),
+            vec![
+                "6: segment.flood: \"10.9.0.2\" is not allowed; allowed: a list of VTEPs, each a unicast ADDRESS, or ADDRESS:PORT",
+            ],
+        ),
+        (
+            format!(
+                "{bridge}flood = [\n\"10.9.0.2\",\n\"10.9.0.2:4789\",\n\"host\",\n\"fd00::2\",\n\"10.9.0.1\",\n]\npeers = [\"10.9.0.2:8472\"]"
+            ),
+            vec![
+                "8: segment.flood: \"10.9.0.2:4789\" is given on line 7 already",
+                "9: segment.flood: \"host\" is not allowed; allowed: a unicast ADDRESS, or ADDRESS:PORT",
+                "10: segment.flood: [fd00::2]:4789 and this node's underlay address 10.9.0.1 differ in family",
+                "11: segment.flood: 10.9.0.1:4789 is this node itself",
+                "13: segment.peers: 10.9.0.2:8472: 10.9.0.2 has UDP port 4789 on line 7, and one VTEP has one port in a segment",
+            ],
+        ),
+        (
+            format!("{bridge}[[segment]]\nkind = \"bridge\"\nvni = 42"),
+            vec![
+                "6: segment: VXLAN 42 on UDP port 4789: VXLAN 42 on UDP port 4789 is on line 3; only bridge segments of different VNI share a UDP port",
+            ],
+        ),
+        (
+            format!("{bridge}[[segment]]\nkind = \"routed\"\nudp_port = 4789"),
+            vec![
+                "6: segment: IP in UDP on port 4789: VXLAN 42 on UDP port 4789 is on line 3; only bridge segments of different VNI share a UDP port",
+            ],
+        ),
+        (
+            format!("{bridge}port = [{{ device = \"a/b\" }}, {{ name = \"tap0\" }}]"),
+            vec![
+                "6: segment.port.device: \"a/b\" is not allowed; allowed: 1 to 15 bytes without '/', ':', '%' and spaces",
+                "6: segment.port.name: unknown key; allowed: device, addresses",
+                "6: segment.port.device: missing; allowed: 1 to 15 bytes without '/', ':', '%' and spaces",
+            ],
+        ),
+        (
+            format!("{bridge}{port}[[segment]]\nkind = \"routed\"\n{port}"),
+            vec!["11: segment.port.device: \"ovl0\" is given on line 7 already"],
+        ),
+        (
+            format!(
+                "{bridge}{port}addresses = [\"10.8.0.1\", \"10.8.0.2/33\", \"10.8.0.3/24\", \"10.8.0.3/16\"]"
+            ),
+            vec![
+                "8: segment.port.addresses: \"10.8.0.1\" is not allowed; allowed: ADDRESS/LENGTH as in 10.8.0.1/24",
+                "8: segment.port.addresses: \"10.8.0.2/33\" is not allowed; allowed: ADDRESS/LENGTH as in 10.8.0.1/24",
+                "8: segment.port.addresses: \"10.8.0.3/16\" is given on line 8 already",
+            ],
+        ),
+        (
+            format!("{bridge}mtu = 1279\n{port}addresses = [\"fd08::1/64\"]"),
+            vec![
+                "9: segment.port.addresses: \"fd08::1/64\": an IPv6 address needs an MTU of 1280 or more, and segment.mtu is 1279",
+            ],
+        ),
+        (
+            format!(
+                "{bridge}{port}[[segment.fdb]]\nmac = \"01:00:00:00:00:01\"\nvtep = \"10.9.0.2\"\n[[segment.fdb]]\nmac = \"02:00:00:00:00:01\"\nport = \"ovl1\"\n[[segment.fdb]]\nmac = \"02-00-00-00-00-01\"\n[[segment.fdb]]\nport = \"ovl0\"\nvtep = \"10.9.0.2\""
+            ),
+            vec![
+                "9: segment.fdb.mac: \"01:00:00:00:00:01\" is not allowed; allowed: an individual MAC address as in 02:00:00:00:00:01",
+                "13: segment.fdb.port: \"ovl1\" is not allowed; allowed: a device of the segment: \"ovl0\"",
+                "14: segment.fdb: vtep and port are missing; allowed: one of vtep (a unicast ADDRESS, or ADDRESS:PORT) and port (a device of the segment)",
+                "15: segment.fdb.mac: \"02-00-00-00-00-01\" is given on line 12 already",
+                "16: segment.fdb.mac: missing; allowed: an individual MAC address as in 02:00:00:00:00:01",
+                "17: segment.fdb.port: not allowed beside vtep; allowed: one of vtep and port",
+            ],
+        ),
+        (
+            format!(
+                "{routed}[[segment.route]]\nprefix = \"10.7.0.0/33\"\nport = \"tun0\"\n[[segment.route]]\nprefix = \"10.7.2.1/24\"\nvtep = \"10.9.0.2\"\n[[segment.route]]\nprefix = \"10.7.2.0/24\"\nvtep = \"10.9.0.3\"\nmetric = 1"
+            ),
+            vec![
+                "6: segment.route.prefix: \"10.7.0.0/33\" is not allowed; allowed: ADDRESS/LENGTH as in 10.7.2.0/24",
+                "7: segment.route.port: \"tun0\" is not allowed; allowed: nothing, as the segment has no port",
+                "12: segment.route.prefix: \"10.7.2.0/24\" is given on line 9 already",
+                "14: segment.route.metric: unknown key; allowed: prefix, vtep, port",
+            ],
+        ),
+        (format!("{bridge}vni = 43"), vec!["6: duplicate key"]),
+    ];
+    for (text, expected) in cases {
+        let found = parse("f.toml", &text).map(|plan| plan.summary()).unwrap_err();
+        let expected: Vec<String> = expected.iter().map(|line| format!("f.toml:{line}")).collect();
+        assert_eq!(found, expected, "of\n{text}");
+    }
+}
+
+#[test]
+fn broken_syntax_is_reported_with_its_lines_and_nothing_else() {
+    let found = parse("f.toml", "[dataplane]\nlocal = \n[[segment]]\nkind = \"bridge\nvni = 1")
+        .unwrap_err();
+    assert!(found.len() >= 2, "{found:?}");
+    assert!(found[0].starts_with("f.toml:2: "), "{found:?}");
+    assert!(found.iter().skip(1).any(|line| line.starts_with("f.toml:4: ")), "{found:?}");
+    assert!(!found.iter().any(|line| line.contains("missing; allowed")), "{found:?}");
+}

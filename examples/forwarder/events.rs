@@ -1,0 +1,17 @@
+//! Events of the dataplane in the log.
+
+use overplane::{Control, Event};
+use tracing::{debug, error, info, warn};
+
+/// Logs the events that have come up.
+pub fn log(control: &Control) {
+    while let Some(event) = control.next_event() {
+        match event {
+            Event::Learned { .. } | Event::Aged { .. } => debug!("{event}"),
+            Event::Moved { .. } => info!("{event}"),
+            Event::Trouble { .. } | Event::SmallBuffer { .. } => warn!("{event}"),
+            Event::DeviceLost { .. } => error!("{event}"),
+            _ => info!("{event}"),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The host's side: the underlay's interface, and addresses, MTU and state of the devices.
+
+use std::net::IpAddr;
+
+use overplane::Segment;
+use overplane::mtu;
+use overplane_lab::Namespace;
+use tracing::{debug, warn};
+
+use crate::failure::Failure;
+use crate::plan::PortPlan;
+
+/// Smallest MTU of a link with IPv4 addresses (RFC 791 §3.1), and of one with IPv6 addresses (RFC 8200 §5).
+const MIN_MTU: (u32, u32) = (68, 1280);
+
+/// The interface that carries the underlay.
+#[derive(Debug)]
+pub struct Underlay {
+    pub link: String,
+    pub mtu: u32,
+}
+
+impl Underlay {
+    /// The interface with the address `local`.
+    pub fn find(host: &Namespace, local: IpAddr) -> Result<Self, Failure> {
+        let addresses = host.addresses()?;
+        let found = addresses.iter().find(|(_, address)| address.ip == local);
+        let Some((link, _)) = found else {
+            let have: Vec<String> = addresses
+                .iter()
+                .filter(|(_, address)| address.ip.is_ipv4() == local.is_ipv4())
+                .map(|(link, address)| format!("{} ({link})", address.ip))
+                .collect();
+            let have = if have.is_empty() { "none of this family".into() } else { have.join(", ") };
+            return Err(Failure::run(format_args!(
+                "the local address {local} is on no interface; the addresses here: {have}"
+            )));
+        };
+        Ok(Self { link: link.clone(), mtu: host.mtu(link)? })
+    }
+
+    /// The MTU of a segment over this interface: what it asks for, or else what is left.
+    pub fn segment_mtu(&self, segment: &Segment, ipv6: bool) -> Result<u32, Failure> {
+        let left = mtu::segment_mtu(segment.kind, ipv6, self.mtu);
+        let (id, Self { link, mtu }) = (segment.id(), self);
+        match segment.mtu {
+            Some(asked) if asked > left => {
+                warn!(
+                    "{id}: MTU {asked} is above the {left} that the underlay {link} leaves of its {mtu}: \
+                     larger packets are fragmented or lost"
+                );
+                Ok(asked)
+            }
+            Some(asked) => Ok(asked),
+            None if left < MIN_MTU.0 => Err(Failure::run(format_args!(
+                "{id}: the underlay {link} has an MTU of {mtu}, and nothing fits behind the encapsulation"
+            ))),
+            None => Ok(left),
+        }
+    }
+}
+
+/// Configures a device that is not up yet; `datagram` is the UDP payload that a packet of `mtu` bytes makes.
+pub fn configure(
+    host: &Namespace,
+    port: &PortPlan,
+    mtu: u32,
+    datagram: u32,
+) -> Result<(), Failure> {
+    let device = &port.device;
+    if mtu < MIN_MTU.1 && port.addresses.iter().any(|address| address.ip.is_ipv6()) {
+        return Err(Failure::run(format_args!(
+            "{device}: IPv6 needs an MTU of {} or more, and the segment's is {mtu}",
+            MIN_MTU.1
+        )));
+    }
+    host.set_mtu(device, mtu)?;
+    let largest = super_frame(mtu, datagram);
+    if let Err(e) = host.set_gso_max_size(device, largest) {
+        debug!("{e}; large transfers take a little more CPU time");
+    }
+    for address in &port.addresses {
+        host.add_address(device, (address.ip, address.prefix))?;
+    }
+    host.up(device)?;
+    Ok(())
+}
+
+/// The largest super-frame that leaves as one send: all its chunks, encapsulated, fit in one UDP_SEGMENT buffer.
+///
+/// The kernel's TCP fills a super-frame with whole chunks after it has set aside room for all headers there can be.
+fn super_frame(mtu: u32, datagram: u32) -> u32 {
+    /// Largest UDP payload over IPv4 (RFC 768).
+    const MAX_PAYLOAD: u32 = 65_507;
+    /// Datagrams in one send (kernel `include/linux/udp.h`, `UDP_MAX_SEGMENTS`, before Linux 6.9).
+    const MAX_CHUNKS: u32 = 64;
+    /// IPv4 and TCP headers with timestamps.
+    const HEADERS: u32 = 20 + 20 + 12;
+    /// A little over the kernel's room for headers (`MAX_TCP_HEADER`).
+    const ROOM: u32 = 400;
+    let chunks = (MAX_PAYLOAD / datagram.max(1)).clamp(1, MAX_CHUNKS);
+    (chunks * mtu.saturating_sub(HEADERS) + ROOM).min(u32::from(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super_frame;
+
+    #[test]
+    fn a_super_frame_fits_in_one_send() {
+        // What the kernel's TCP makes of the limit: whole chunks in what is left behind 320 bytes of headers.
+        let payload = |mtu: u32, datagram| {
+            let chunks = (super_frame(mtu, datagram) - 321) / (mtu - 52);
+            (chunks, chunks * datagram)
+        };
+        assert_eq!(payload(1450, 1472), (44, 44 * 1472));
+        assert_eq!(payload(1472, 1472), (44, 44 * 1472));
+        assert_eq!(payload(8950, 8972), (7, 7 * 8972));
+        for mtu in 68..9000 {
+            let (chunks, bytes) = payload(mtu, mtu + 22);
+            assert!(bytes <= 65_507 && (1..=64 + 6).contains(&chunks), "{mtu}: {chunks} {bytes}");
+        }
+    }
+}

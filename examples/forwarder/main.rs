@@ -1,0 +1,65 @@
+//! A standalone forwarder: overlay networks in userspace from a command line or a configuration file.
+//!
+//! ```text
+//! forwarder vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --dev ovl0 --address 10.8.0.1/24
+//! forwarder udp --local 10.9.0.1 --dev flannel0 --address 10.7.1.0/16 --route 10.7.2.0/24=10.9.0.2
+//! forwarder run forwarder.toml
+//! forwarder demo
+//! ```
+//!
+//! It shows all that an agent does around the library: devices, links and addresses, segments, events, counters.
+//! `overlay.rs` is the part to read first.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "these rules are the library's; a program prints, waits, reads the clock, and exports nothing"
+)]
+
+mod args;
+mod config;
+mod demo;
+mod events;
+mod failure;
+mod foreground;
+mod links;
+mod overlay;
+mod plan;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(arguments.log())
+        .with_target(false)
+        .init();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Vxlan(vxlan) => foreground::run(vxlan.plan()?),
+        Command::Udp(udp) => foreground::run(udp.plan()?),
+        Command::Run { file } => foreground::run(config::load(&file)?),
+        Command::Check { file } => {
+            println!("{}: {}", file.display(), config::load(&file)?.summary());
+            Ok(())
+        }
+        Command::Demo => demo::run(),
+    }
+}

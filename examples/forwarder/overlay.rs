@@ -1,0 +1,138 @@
+//! The library at work: a dataplane with its segments, from a plan.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use overplane::{
+    Change, Control, Dataplane, Destination, Device, PortId, SegmentId, Stats, Tables,
+};
+use overplane_lab::Namespace;
+use tracing::{info, warn};
+
+use crate::failure::Failure;
+use crate::links::{self, Underlay};
+use crate::plan::{Plan, SegmentPlan, Target};
+
+/// A running dataplane. Its devices go when it is stopped.
+#[derive(Debug)]
+pub struct Overlay {
+    dataplane: Dataplane,
+    control: Control,
+}
+
+impl Overlay {
+    /// Starts what is planned on `host`, whose links and devices are configured for it.
+    ///
+    /// Has to be called inside the host: sockets and devices are made where the calling thread is.
+    pub fn start(host: &Namespace, plan: Plan) -> Result<Self, Failure> {
+        let Plan { config, segments } = plan;
+        let local = config.local;
+        let underlay = Underlay::find(host, local)?;
+        let dataplane = Dataplane::start(config)?;
+        let control = dataplane.control();
+        for mut planned in segments {
+            let mtu = underlay.segment_mtu(&planned.segment, local.is_ipv6())?;
+            planned.segment.mtu = Some(mtu);
+            add_segment(host, &control, &planned, mtu, local.is_ipv6())?;
+            let id = planned.segment.id();
+            let Underlay { link, mtu: underlay_mtu } = &underlay;
+            info!("{id}: MTU {mtu} over {link} ({local}, MTU {underlay_mtu})");
+        }
+        Ok(Self { dataplane, control })
+    }
+
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Stops forwarding and returns what became of every frame.
+    pub fn stop(self) -> Result<Stats, Failure> {
+        self.dataplane.stop()?;
+        Ok(self.control.stats())
+    }
+}
+
+/// Applies a plan to tables without devices and sockets: what is refused here would be refused later.
+pub fn rehearse(plan: &Plan) -> Result<(), overplane::Error> {
+    let mut tables = Tables::new(plan.config.local, plan.config.workers)?;
+    for planned in &plan.segments {
+        let segment = planned.segment.id();
+        let ports = planned.ports.iter().map(|port| Change::AddPort {
+            segment,
+            name: port.device.clone(),
+            offload: true,
+        });
+        let made = [Change::AddSegment(planned.segment.clone())].into_iter().chain(ports);
+        let ports = tables.apply(Duration::ZERO, made)?;
+        tables.apply(Duration::ZERO, changes(segment, planned, &ports))?;
+    }
+    Ok(())
+}
+
+fn add_segment(
+    host: &Namespace,
+    control: &Control,
+    planned: &SegmentPlan,
+    mtu: u32,
+    ipv6_underlay: bool,
+) -> Result<(), Failure> {
+    let id = control.add_segment(planned.segment.clone())?;
+    // What the outer IP and UDP headers leave of a packet of the full MTU.
+    let outer = if ipv6_underlay { 48 } else { 28 };
+    let datagram = mtu + overplane::mtu::overhead(planned.segment.kind, ipv6_underlay) - outer;
+    let mut ports = Vec::new();
+    for port in &planned.ports {
+        let device = match id.vni {
+            Some(_) => Device::tap(&port.device)?,
+            None => Device::tun(&port.device)?,
+        };
+        links::configure(host, port, mtu, datagram)?;
+        ports.push(control.attach(id, device)?);
+        let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+        let addresses = if addresses.is_empty() { "none".into() } else { addresses.join(", ") };
+        info!("{id}: {} attached; addresses: {addresses}", port.device);
+    }
+    warn_of_unreachable(id, planned);
+    // One publication: frames see either none of it or all.
+    control.apply(changes(id, planned, &ports))?;
+    Ok(())
+}
+
+/// The entries of a segment as changes.
+fn changes(segment: SegmentId, planned: &SegmentPlan, ports: &[PortId]) -> Vec<Change> {
+    let destination = |target| match target {
+        Target::Vtep(vtep) => Destination::Vtep(vtep),
+        Target::Port(place) => Destination::Port(ports[place]),
+    };
+    let flood = planned.flood.iter().map(|&vtep: &SocketAddr| Change::AddFlood { segment, vtep });
+    let peers = planned.peers.iter().map(|&vtep| Change::AddPeer { segment, vtep });
+    let fdb = planned.fdb.iter().map(|&(mac, target)| Change::InsertFdb {
+        segment,
+        mac,
+        destination: destination(target),
+    });
+    let routes = planned.routes.iter().map(|&(prefix, target)| Change::InsertRoute {
+        segment,
+        prefix,
+        next_hop: destination(target),
+    });
+    flood.chain(peers).chain(fdb).chain(routes).collect()
+}
+
+/// Says for which routes the kernel will hand nothing to a device.
+fn warn_of_unreachable(id: SegmentId, planned: &SegmentPlan) {
+    for (prefix, target) in &planned.routes {
+        let inside = |address: &overplane_lab::Cidr| {
+            prefix.len() >= address.prefix
+                && overplane::Prefix::new(address.ip, address.prefix)
+                    .is_some_and(|network| network.contains(prefix.address()))
+        };
+        let mut addresses = planned.ports.iter().flat_map(|port| &port.addresses);
+        if matches!(target, Target::Vtep(_)) && !addresses.any(inside) {
+            warn!(
+                "{id}: no device has an address whose prefix includes the route {prefix}: \
+                 this host sends nothing there unless its own routes say so"
+            );
+        }
+    }
+}

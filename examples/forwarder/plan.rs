@@ -1,0 +1,153 @@
+//! What is to be run: one dataplane and its segments, whoever asked for it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use overplane::{Config, MacAddr, Prefix, Segment};
+use overplane_lab::Cidr;
+
+/// A dataplane with its segments.
+#[derive(Debug)]
+pub struct Plan {
+    pub config: Config,
+    pub segments: Vec<SegmentPlan>,
+}
+
+/// A segment with all that belongs to it.
+#[derive(Debug)]
+pub struct SegmentPlan {
+    /// Without an MTU it gets what the underlay's interface leaves.
+    pub segment: Segment,
+    pub ports: Vec<PortPlan>,
+    pub flood: Vec<SocketAddr>,
+    pub peers: Vec<SocketAddr>,
+    pub fdb: Vec<(MacAddr, Target)>,
+    pub routes: Vec<(Prefix, Target)>,
+}
+
+/// A device to be made and attached.
+#[derive(Debug)]
+pub struct PortPlan {
+    pub device: String,
+    pub addresses: Vec<Cidr>,
+}
+
+/// Where an FDB entry or a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Vtep(SocketAddr),
+    /// A port of the same segment, by its place in [`SegmentPlan::ports`].
+    Port(usize),
+}
+
+impl SegmentPlan {
+    pub fn new(segment: Segment) -> Self {
+        Self {
+            segment,
+            ports: Vec::new(),
+            flood: Vec::new(),
+            peers: Vec::new(),
+            fdb: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// Adds a device; in a routed segment its addresses are those that ICMP errors come from.
+    pub fn add_port(&mut self, device: String, addresses: Vec<Cidr>) {
+        if self.segment.id().vni.is_none() {
+            self.segment.addresses.extend(addresses.iter().map(|address| address.ip));
+        }
+        self.ports.push(PortPlan { device, addresses });
+    }
+}
+
+impl Plan {
+    /// One line about it.
+    pub fn summary(&self) -> String {
+        let sum = |of: fn(&SegmentPlan) -> usize| self.segments.iter().map(of).sum::<usize>();
+        let parts = [
+            (self.segments.len(), "segment", "segments"),
+            (sum(|segment| segment.ports.len()), "port", "ports"),
+            (sum(|segment| segment.flood.len()), "flood list entry", "flood list entries"),
+            (sum(|segment| segment.peers.len()), "peer", "peers"),
+            (sum(|segment| segment.fdb.len()), "FDB entry", "FDB entries"),
+            (sum(|segment| segment.routes.len()), "route", "routes"),
+        ];
+        let parts: Vec<String> = parts
+            .iter()
+            .map(|(n, one, many)| format!("{n} {}", if *n == 1 { one } else { many }))
+            .collect();
+        parts.join(", ")
+    }
+}
+
+/// The allowed values of a VTEP, for messages.
+pub const VTEP: &str = "a unicast ADDRESS, or ADDRESS:PORT";
+
+/// Reads a VTEP, which is at `udp_port` unless it says otherwise.
+pub fn vtep(text: &str, udp_port: u16) -> Option<SocketAddr> {
+    let vtep = match text.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, udp_port),
+        Err(_) => text.parse().ok()?,
+    };
+    (is_unicast(vtep.ip()) && vtep.port() != 0).then_some(vtep)
+}
+
+/// What stands against sending from `local` and `udp_port` to `vtep`.
+pub fn vtep_conflict(local: IpAddr, udp_port: u16, vtep: SocketAddr) -> Option<String> {
+    if vtep.is_ipv4() != local.is_ipv4() {
+        return Some(format!("{vtep} and this node's underlay address {local} differ in family"));
+    }
+    (vtep == SocketAddr::new(local, udp_port)).then(|| format!("{vtep} is this node itself"))
+}
+
+/// Whether one node can have the address.
+pub fn is_unicast(ip: IpAddr) -> bool {
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+}
+
+/// The allowed names of a device, for messages.
+pub const DEVICE: &str = "1 to 15 bytes without '/', ':', '%' and spaces";
+
+/// Whether the kernel takes the name for a device, and as it is.
+pub fn is_device_name(name: &str) -> bool {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"/:%".contains(c);
+    (1..=15).contains(&name.len()) && name.chars().all(plain) && name != "." && name != ".."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vtep_is_an_address_with_or_without_a_port() {
+        let at = |text: &str| text.parse().ok();
+        assert_eq!(vtep("10.9.0.2", 4789), at("10.9.0.2:4789"));
+        assert_eq!(vtep("10.9.0.2:8472", 4789), at("10.9.0.2:8472"));
+        assert_eq!(vtep("fd00::2", 4789), at("[fd00::2]:4789"));
+        assert_eq!(vtep("[fd00::2]:1", 4789), at("[fd00::2]:1"));
+        for wrong in ["", "host", "0.0.0.0", "239.1.1.1", "ff02::1", "10.9.0.2:0", "10.9.0.2:x"] {
+            assert_eq!(vtep(wrong, 4789), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_vtep_is_of_the_same_family_and_another_node() {
+        let local: IpAddr = [10, 9, 0, 1].into();
+        let conflict = |text| vtep(text, 4789).and_then(|vtep| vtep_conflict(local, 4789, vtep));
+        assert_eq!(conflict("10.9.0.2"), None);
+        assert_eq!(conflict("10.9.0.1:4790"), None);
+        assert!(conflict("10.9.0.1").is_some_and(|why| why.ends_with("is this node itself")));
+        assert!(conflict("fd00::2").is_some_and(|why| why.ends_with("differ in family")));
+    }
+
+    #[test]
+    fn device_names_are_those_of_the_kernel() {
+        for name in ["ovl0", "a", "tap-12.3_4", "123456789012345"] {
+            assert!(is_device_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a b", "a/b", "tap%d", "a:1", "1234567890123456"] {
+            assert!(!is_device_name(name), "{name}");
+        }
+    }
+}

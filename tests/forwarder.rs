@@ -1,0 +1,337 @@
+//! The standalone forwarder as a program: arguments, exit codes, messages, and traffic through it.
+#![cfg(all(feature = "io", target_os = "linux"))]
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::env;
+use std::fs;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use overplane_lab::{Namespace, Ping, Transfer, Vxlan, ping, ping_ok, privileged, tcp_transfer};
+
+/// How long a process may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The program. Cargo builds an example for a test run only where it has no tests of its own, so this does.
+static FORWARDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let test = env::current_exe().unwrap();
+    let profile_dir = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let profile = match profile_dir.file_name().and_then(|name| name.to_str()).unwrap() {
+        "debug" => "dev",
+        other => other,
+    };
+    let mut features = vec!["io"];
+    features.extend(cfg!(feature = "tun-tap").then_some("tun-tap"));
+    features.extend(cfg!(feature = "log").then_some("log"));
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--example", "forwarder", "--profile", profile])
+        .args(["--no-default-features", "--features", &features.join(",")])
+        .arg("--target-dir")
+        .arg(profile_dir.parent().unwrap())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status();
+    assert!(built.unwrap().success(), "the forwarder does not build");
+    profile_dir.join("examples/forwarder")
+});
+
+fn command(arguments: &str) -> Command {
+    let mut command = Command::new(&*FORWARDER);
+    command.args(arguments.split_whitespace()).stdin(Stdio::null());
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+fn run(arguments: &str) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn check_says_what_a_file_holds() {
+    let (code, out, err) = run("check examples/forwarder/forwarder.toml");
+    let summary = "examples/forwarder/forwarder.toml: 3 segments, 4 ports, 3 flood list entries, 1 peer, \
+                   2 FDB entries, 3 routes\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), summary, ""));
+}
+
+#[test]
+fn check_and_run_report_all_errors_of_a_file_and_exit_with_2() {
+    let file = env::temp_dir().join(format!("forwarder-{}.toml", std::process::id()));
+    let text = "[dataplane]\nlocal = \"10.9.0.1\"\n[[segment]]\nkind = \"bridge\"\nvni = 16777216\ncolour = 1\n";
+    fs::write(&file, text).unwrap();
+    let name = file.display();
+    let keys =
+        "kind, udp_port, mtu, open, peers, port, vni, learning, ageing, fdb_limit, flood, fdb";
+    let expected = format!(
+        "error: 2 errors in {name}\n\
+         {name}:5: segment.vni: 16777216 is not allowed; allowed: 0 to 16777215\n\
+         {name}:6: segment.colour: unknown key; allowed: {keys}\n"
+    );
+    for verb in ["check", "run"] {
+        let (code, out, err) = run(&format!("{verb} {name}"));
+        assert_eq!((code, out.as_str(), err.as_str()), (Some(2), "", expected.as_str()), "{verb}");
+    }
+    fs::remove_file(&file).unwrap();
+    let (code, _, err) = run(&format!("check {name}"));
+    assert_eq!(code, Some(2));
+    assert!(err.starts_with(&format!("error: reading {name}: No such file")), "{err}");
+}
+
+#[test]
+fn wrong_arguments_exit_with_2_and_help_with_0() {
+    for arguments in ["", "fly", "vxlan", "vxlan --vni 16777216 --local 10.9.0.1", "run"] {
+        assert_eq!(run(arguments).0, Some(2), "{arguments}");
+    }
+    let (code, _, err) = run("vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.1 --dev ovl0");
+    let message = "error: --remote 10.9.0.1: 10.9.0.1:4789 is this node itself\n";
+    assert_eq!((code, err.as_str()), (Some(2), message));
+    for verb in ["", "vxlan ", "udp ", "run ", "check ", "demo "] {
+        let (code, out, _) = run(&format!("{verb}--help"));
+        assert_eq!(code, Some(0), "{verb}");
+        assert!(out.contains("Usage: forwarder"), "{out}");
+    }
+    let version = format!("forwarder {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run("--version"), (Some(0), version, String::new()));
+}
+
+/// A running forwarder; killed when dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(host: &Namespace, arguments: &str) -> Self {
+        let mut command = command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A child is where the thread is that starts it.
+        Self(host.run(|| command.spawn()).unwrap())
+    }
+
+    /// Waits until a link is up; panics with what the process said if it ended instead.
+    fn wait_for(&mut self, host: &Namespace, link: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while host.wait_up(link, Duration::from_millis(100)).is_err() {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                panic!("{status}: {}", read(self.0.stderr.take()));
+            }
+            assert!(Instant::now() < deadline, "{link} does not come up");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends a signal and waits for the end.
+    fn end(mut self, signal: i32) -> (Option<i32>, String, String) {
+        // SAFETY: the call touches no memory; the process is a child that was not waited for.
+        assert_eq!(unsafe { libc::kill(self.0.id() as libc::pid_t, signal) }, 0);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                let (out, err) = (read(self.0.stdout.take()), read(self.0.stderr.take()));
+                return (status.code(), out, err);
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn read(pipe: Option<impl Read>) -> String {
+    let mut text = String::new();
+    pipe.unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+/// Two hosts, 10.9.0.1 and 10.9.0.2, on a wire.
+fn pair() -> [Namespace; 2] {
+    let hosts = [Namespace::new().unwrap(), Namespace::new().unwrap()];
+    Namespace::veth(&hosts[0], "eth0", &hosts[1], "eth0").unwrap();
+    for (number, host) in (1..).zip(&hosts) {
+        host.add_address("eth0", format!("10.9.0.{number}/24")).unwrap();
+        host.up("eth0").unwrap();
+    }
+    for host in &hosts {
+        host.wait_up("eth0", PATIENCE).unwrap();
+    }
+    hosts
+}
+
+/// Pings around the MTU, which is the kernel's for the device too, and bulk TCP, in both directions.
+fn exchange(hosts: &[Namespace; 2], addresses: [&str; 2], mtu: u32, link: &str) {
+    let addresses = addresses.map(|address| address.parse::<IpAddr>().unwrap());
+    let headers = if addresses[0].is_ipv4() { 28 } else { 48 };
+    let full = mtu as usize - headers;
+    for (from, to) in [(0, 1), (1, 0)] {
+        let (host, address) = (&hosts[from], addresses[to]);
+        assert!(ping_ok(host, address, 56), "{address}");
+        for (payload, whole) in
+            [(0, true), (full - 1, true), (full, true), (full + 1, false), (4000, false)]
+        {
+            let how = Ping { payload, dont_fragment: whole, ..Ping::default() };
+            let report = ping(host, address, how).unwrap();
+            assert_eq!((report.received, report.surplus), (3, 0), "{payload} bytes to {address}");
+        }
+        let too_large = Ping {
+            payload: full + 1,
+            dont_fragment: true,
+            count: 1,
+            timeout: Duration::from_millis(300),
+            ..Ping::default()
+        };
+        assert_eq!(ping(host, address, too_large).unwrap().received, 0, "to {address}");
+        let what = Transfer::of_bytes(20_000_000);
+        let report = tcp_transfer(host, &hosts[to], SocketAddr::new(address, 0), what).unwrap();
+        assert_eq!(report.bytes, 20_000_000);
+    }
+    assert_eq!(hosts[0].mtu(link).unwrap(), mtu);
+}
+
+#[test]
+fn vxlan_talks_to_the_kernels_and_leaves_nothing_behind() {
+    if !privileged("vxlan_talks_to_the_kernels_and_leaves_nothing_behind") {
+        return;
+    }
+    let hosts = pair();
+    let mut forwarder = Running::start(
+        &hosts[0],
+        "vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --dev ovl0 --address 10.8.0.1/24 --address fd08::1/64",
+    );
+    let (local, remotes) = ([10, 9, 0, 2].into(), [[10, 9, 0, 1].into()]);
+    hosts[1].add_vxlan(&Vxlan { remotes: &remotes, ..Vxlan::new("vxlan0", 42, local) }).unwrap();
+    hosts[1].set_mtu("vxlan0", 1450).unwrap();
+    hosts[1].add_address("vxlan0", "10.8.0.2/24").unwrap();
+    hosts[1].add_address("vxlan0", "fd08::2/64").unwrap();
+    hosts[1].up("vxlan0").unwrap();
+    hosts[1].wait_up("vxlan0", PATIENCE).unwrap();
+    forwarder.wait_for(&hosts[0], "ovl0");
+    exchange(&hosts, ["10.8.0.1", "10.8.0.2"], 1450, "ovl0");
+    exchange(&hosts, ["fd08::1", "fd08::2"], 1450, "ovl0");
+
+    let (code, out, err) = forwarder.end(libc::SIGTERM);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.starts_with("frames: "), "{out}");
+    for line in ["segment VXLAN 42 on UDP port 4789: ", "port ovl0: ", "VTEP 10.9.0.2:4789: "] {
+        assert!(out.lines().any(|have| have.starts_with(line)), "{line}: {out}");
+    }
+    for line in [
+        " INFO VXLAN 42 on UDP port 4789: MTU 1450 over eth0",
+        " INFO forwarding",
+        " INFO stopping",
+    ] {
+        assert!(err.contains(line), "{line}: {err}");
+    }
+    assert!(!hosts[0].exists("ovl0"));
+}
+
+#[test]
+fn udp_talks_to_udp() {
+    if !privileged("udp_talks_to_udp") {
+        return;
+    }
+    let hosts = pair();
+    let arguments = [
+        "udp --local 10.9.0.1 --dev flannel0 --address 10.7.1.0/16 --route 10.7.2.0/24=10.9.0.2 --log warn",
+        "udp --local 10.9.0.2 --dev flannel0 --address 10.7.2.0/16 --route 10.7.1.0/24=10.9.0.1 --log warn",
+    ];
+    let mut forwarders =
+        [0, 1].map(|number: usize| Running::start(&hosts[number], arguments[number]));
+    for (forwarder, host) in forwarders.iter_mut().zip(&hosts) {
+        forwarder.wait_for(host, "flannel0");
+    }
+    exchange(&hosts, ["10.7.1.0", "10.7.2.0"], 1472, "flannel0");
+    for (forwarder, host) in forwarders.into_iter().zip(&hosts) {
+        let (code, out, err) = forwarder.end(libc::SIGINT);
+        assert_eq!(code, Some(0), "{err}");
+        assert!(out.contains("segment IP in UDP on port 8285: "), "{out}");
+        assert!(!host.exists("flannel0"));
+    }
+}
+
+#[test]
+fn run_sets_up_what_a_file_says() {
+    if !privileged("run_sets_up_what_a_file_says") {
+        return;
+    }
+    let hosts = pair();
+    let file = env::temp_dir().join(format!("forwarder-run-{}.toml", std::process::id()));
+    fs::copy("examples/forwarder/forwarder.toml", &file).unwrap();
+    let mut forwarder = Running::start(&hosts[0], &format!("run {}", file.display()));
+    for (link, mtu) in [("ovl0", 1450), ("ovl1", 1450), ("ovl2", 1400), ("flannel0", 1472)] {
+        forwarder.wait_for(&hosts[0], link);
+        assert_eq!(hosts[0].mtu(link).unwrap(), mtu, "{link}");
+    }
+    let addresses = hosts[0].addresses().unwrap();
+    for (link, address) in
+        [("ovl0", "10.8.0.1/24"), ("ovl0", "fd08::1/64"), ("flannel0", "10.7.1.0/16")]
+    {
+        let there = (link.to_owned(), address.parse().unwrap());
+        assert!(addresses.contains(&there), "{there:?}: {addresses:?}");
+    }
+    let (code, _, err) = forwarder.end(libc::SIGTERM);
+    assert_eq!(code, Some(0), "{err}");
+    fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn what_cannot_be_set_up_is_said_and_exits_with_1() {
+    if !privileged("what_cannot_be_set_up_is_said_and_exits_with_1") {
+        return;
+    }
+    let hosts = pair();
+    let fails = |arguments: &str| {
+        let output = hosts[0].run(|| command(arguments).output()).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let err = fails("vxlan --vni 42 --local 10.9.0.9 --remote 10.9.0.2 --dev ovl0");
+    let expected = "error: the local address 10.9.0.9 is on no interface; the addresses here: \
+                    127.0.0.1 (lo), 10.9.0.1 (eth0)\n";
+    assert_eq!(err, expected);
+    hosts[0].set_mtu("eth0", 1000).unwrap();
+    let err =
+        fails("vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --dev ovl0 --address fd08::1/64");
+    assert!(
+        err.ends_with("error: ovl0: IPv6 needs an MTU of 1280 or more, and the segment's is 950\n"),
+        "{err}"
+    );
+    let err = fails("vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --dev eth0");
+    assert!(err.starts_with("error: ") && err.contains("eth0"), "{err}");
+    assert!(!hosts[0].exists("ovl0"));
+}
+
+/// The slowest: it measures speed.
+#[test]
+fn demo_passes() {
+    if !privileged("demo_passes") {
+        return;
+    }
+    let (code, out, err) = run("demo");
+    assert_eq!(code, Some(0), "{out}\n{err}");
+    assert!(out.contains("kernel VXLAN") && out.contains("of the kernel's"), "{out}");
+    assert!(out.trim_end().ends_with("steps passed"), "{out}");
+}
+
+#[test]
+fn demo_ends_at_once_when_interrupted() {
+    if !privileged("demo_ends_at_once_when_interrupted") {
+        return;
+    }
+    let here = Namespace::current().unwrap();
+    let demo = Running::start(&here, "demo");
+    thread::sleep(Duration::from_millis(700));
+    let start = Instant::now();
+    let (code, out, _) = demo.end(libc::SIGINT);
+    assert_eq!(code, Some(130), "{out}");
+    assert!(out.ends_with("\ninterrupted\n"), "{out}");
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
