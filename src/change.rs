@@ -1,6 +1,6 @@
 //! The verbs of the control plane, and their all-or-nothing application.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -501,16 +501,18 @@ impl Draft {
         }
     }
 
-    /// Derives the accepted peers of the changed segments and drops VTEPs that nothing names any more.
+    /// Derives the accepted peers of the changed segments, forgets what was learned behind those that are none any
+    /// more, and drops VTEPs that nothing names.
     fn settle_peers(&mut self) -> Result<(), Error> {
         for id in std::mem::take(&mut self.dirty) {
             let Some(entry) = self.tables.segments.get_mut(&id) else { continue };
             let entry = Arc::make_mut(entry);
-            entry.peers.clear();
+            let vteps = &self.tables.vteps;
+            let address_of = |vtep: VtepId| vteps.get(vtep.0).map(|vtep| vtep.address);
+            let seeded = HashMap::with_hasher(*entry.peers.hasher());
+            let before = std::mem::replace(&mut entry.peers, seeded);
             for vtep in named_vteps(entry) {
-                let Some(address) = self.tables.vteps.get(vtep.0).map(|vtep| vtep.address) else {
-                    continue;
-                };
+                let Some(address) = address_of(vtep) else { continue };
                 if let Some(other) = entry.peers.insert(address.ip(), vtep)
                     && other != vtep
                 {
@@ -518,6 +520,19 @@ impl Draft {
                         format_args!("VTEP {address} in segment {id}"),
                         "the segment names the same address with another UDP port, and a sender is known by its address",
                     ));
+                }
+            }
+            // What the control plane names goes before what was only heard from.
+            let (peers, discovered) = (&mut entry.peers, &mut entry.discovered);
+            discovered.retain(|vtep| {
+                address_of(*vtep)
+                    .is_some_and(|address| *peers.entry(address.ip()).or_insert(*vtep) == *vtep)
+            });
+            if let SegmentTable::Bridge(bridge) = &entry.table {
+                let kept: HashSet<VtepId> = entry.peers.values().copied().collect();
+                for vtep in before.into_values().filter(|vtep| !kept.contains(vtep)) {
+                    let at = Flushed::At(Location::Vtep(vtep));
+                    self.effects.push(Effect::Flush(bridge.fdb.clone(), at));
                 }
             }
         }
@@ -530,23 +545,18 @@ impl Draft {
         for vtep in gone {
             self.tables.vteps.remove(vtep.id.0);
             self.tables.vtep_by_address.remove(&vtep.address);
-            for bridge in self.tables.segments.values().filter_map(|segment| segment.bridge()) {
-                self.effects
-                    .push(Effect::Flush(bridge.fdb.clone(), Flushed::At(Location::Vtep(vtep.id))));
-            }
         }
         Ok(())
     }
 }
 
-/// All VTEPs that anything in the segment names, with repetitions.
+/// All VTEPs that the control plane names in the segment, with repetitions.
 fn named_vteps(entry: &SegmentEntry) -> Vec<VtepId> {
     let as_vtep = |location| match location {
         Location::Vtep(vtep) => Some(vtep),
         Location::Port(_) => None,
     };
-    let mut named: Vec<VtepId> =
-        entry.named_peers.iter().chain(&entry.discovered).copied().collect();
+    let mut named = entry.named_peers.to_vec();
     match &entry.table {
         SegmentTable::Bridge(bridge) => {
             named.extend(&bridge.flood);
