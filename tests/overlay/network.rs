@@ -288,8 +288,9 @@ impl Network {
         node.events.extend(output.events().iter().cloned());
         batch.clear();
         output.clear();
+        let totals = node.tables.stats().totals;
+        assert!(totals.is_conserved(), "{}: {totals:?}", node.address);
         (self.batch, self.output) = (batch, output);
-        self.assert_conserved();
     }
 
     /// Moves the clock and does what is due every second.
@@ -303,7 +304,7 @@ impl Network {
         }
     }
 
-    pub fn assert_conserved(&self) {
+    fn assert_conserved(&self) {
         for node in &self.nodes {
             let totals = node.tables.stats().totals;
             assert!(totals.is_conserved(), "{}: {totals:?}", node.address);
