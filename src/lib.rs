@@ -94,6 +94,7 @@
 //! - `log`: report trouble through the `log` facade as well as through [`Event`]s.
 #![deny(unsafe_code)]
 
+mod apply;
 mod batch;
 mod change;
 #[cfg(all(feature = "io", target_os = "linux"))]
