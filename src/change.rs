@@ -532,6 +532,16 @@ impl Draft {
                     ));
                 }
             }
+            // What the control plane names goes before what was only heard from.
+            let (peers, vteps) = (&mut entry.peers, &self.tables.vteps);
+            entry.discovered.retain(|vtep| {
+                let address = vteps.get(vtep.0).map(|entry| entry.address.ip());
+                let stays = address.is_some_and(|ip| *peers.entry(ip).or_insert(*vtep) == *vtep);
+                if stays {
+                    gone.remove(vtep);
+                }
+                stays
+            });
             unnamed.extend(&gone);
             if let (false, Some(bridge)) = (gone.is_empty(), entry.bridge()) {
                 self.effects.push(Effect::Flush(bridge.fdb.clone(), Flushed::Behind(gone)));
@@ -558,10 +568,9 @@ fn as_vtep(location: Location) -> Option<VtepId> {
     }
 }
 
-/// All VTEPs that anything in the segment names, with repetitions.
+/// All VTEPs that the control plane names in the segment, with repetitions.
 fn named_vteps(entry: &SegmentEntry) -> Vec<VtepId> {
-    let mut named: Vec<VtepId> =
-        entry.named_peers.iter().chain(&entry.discovered).copied().collect();
+    let mut named = entry.named_peers.to_vec();
     match &entry.table {
         SegmentTable::Bridge(bridge) => {
             named.extend(&bridge.flood);

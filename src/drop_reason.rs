@@ -113,7 +113,7 @@ drop_reasons! {
         "The packet is larger than the segment's MTU; in routed segments the sender is told if it may be.",
         "Set the MTU of the hosts' devices to that of the segment.";
     OutputFull, Output, "output_full",
-        "Flooding the batch made more copies than an output may hold.",
+        "The batch made more copies or chunks than an output may hold.",
         "Shorten the flood list, or look for a broadcast storm.";
     VtepGone, Output, "vtep_gone",
         "The VTEP was removed between the decision and the sending.",

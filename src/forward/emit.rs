@@ -238,7 +238,9 @@ impl Emitter<'_> {
         };
         let source = self.source_port(frame, info);
         if self.output.headers.len() > MAX_HEADERS {
-            return Err(DropReason::BadOffload);
+            // Decided, but there is no room to carry it out: one copy, dropped.
+            self.context.counters.dropped(DropReason::OutputFull);
+            return Ok(1);
         }
         self.chunks.clear();
         gso::split(frame, info, size, prefix, &mut self.output.headers, self.chunks)
@@ -312,7 +314,9 @@ pub(super) fn recognise(
         });
     }
     let headers = u32::from(info.payload_offset - info.l3_offset);
+    // Whoever cuts it takes everything behind the headers for payload: there may be no padding.
     let gso_type = match (info.l3, info.l4) {
+        _ if info.ip_end as usize != frame.len() => return Err(DropReason::TooBig),
         (L3::Ipv4, L4::Tcp) => vnet::GSO_TCPV4,
         (L3::Ipv6, L4::Tcp) => vnet::GSO_TCPV6,
         _ => return Err(DropReason::TooBig),

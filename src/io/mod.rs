@@ -13,7 +13,7 @@ mod tun;
 mod udp;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::print_stderr)]
+#[allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)]
 mod tests;
 
 use std::io;

@@ -1,0 +1,12 @@
+//! A whole overlay without a kernel: forwarders joined by a simulated underlay, under a clock that tests move.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../common/packets.rs"]
+mod packets;
+
+mod addressing;
+mod bridging;
+mod network;
+mod offload;
+mod routing;
+mod soak;

@@ -1,0 +1,325 @@
+//! Nodes, each with tables and a forwarder, joined by an underlay that can lose, repeat and reorder datagrams.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem::take;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use overplane::wire::VnetHeader;
+use overplane::{
+    Batch, Change, DropReason, Error, Event, Forwarder, Output, PortId, Segment, SegmentId,
+    SourcePort, Stats, Tables,
+};
+
+use crate::packets::underlay;
+
+/// How many frames a device holds before it refuses more.
+const INBOX: usize = 4096;
+
+/// What the underlay does to datagrams, each in so many of 256 cases.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub lost: u8,
+    pub repeated: u8,
+    pub overtaken: u8,
+    /// Refused by the sender's own socket.
+    pub refused: u8,
+}
+
+/// Random numbers that are the same in every run (xorshift64*).
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) % n
+    }
+
+    fn happens(&mut self, of_256: u8) -> bool {
+        self.below(256) < u64::from(of_256)
+    }
+}
+
+/// A frame as a device got it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    pub vnet: VnetHeader,
+    pub bytes: Vec<u8>,
+}
+
+/// A datagram under way.
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub bytes: Vec<u8>,
+}
+
+pub struct Node {
+    pub address: IpAddr,
+    pub tables: Tables,
+    forwarder: Forwarder,
+    inboxes: BTreeMap<PortId, VecDeque<Received>>,
+    events: Vec<Event>,
+}
+
+/// Checks, when it goes out of scope, that every node accounted for every frame.
+pub struct Network {
+    nodes: Vec<Node>,
+    under_way: VecDeque<Datagram>,
+    /// Everything that was ever put on the underlay.
+    pub sent: Vec<Datagram>,
+    pub now: Duration,
+    pub faults: Faults,
+    pub rng: Rng,
+    batch: Batch,
+    output: Output,
+}
+
+impl Network {
+    /// `nodes` nodes, numbered from 1, that know nothing of each other.
+    pub fn new(nodes: u8) -> Self {
+        let node = |n| {
+            let address = underlay(n);
+            Node {
+                address,
+                tables: Tables::new(address, 1).unwrap(),
+                forwarder: Forwarder::new(0),
+                inboxes: BTreeMap::new(),
+                events: Vec::new(),
+            }
+        };
+        Self {
+            nodes: (1..=nodes).map(node).collect(),
+            under_way: VecDeque::new(),
+            sent: Vec::new(),
+            now: Duration::from_secs(1000),
+            faults: Faults::default(),
+            rng: Rng::new(1),
+            batch: Batch::new(16),
+            output: Output::new(),
+        }
+    }
+
+    /// `nodes` nodes with the same segment and one port each, which takes offloads if `offload`; each floods to all
+    /// others. Returns the ports by node.
+    pub fn mesh(nodes: u8, segment: &Segment, offload: bool) -> (Self, Vec<PortId>) {
+        let mut network = Self::new(nodes);
+        let ports = (1..=nodes)
+            .map(|n| {
+                let port = network.add_segment(n, segment.clone(), offload);
+                for other in (1..=nodes).filter(|other| *other != n) {
+                    let vtep = SocketAddr::new(underlay(other), segment.udp_port);
+                    network.change(n, Change::AddFlood { segment: segment.id(), vtep });
+                }
+                port
+            })
+            .collect();
+        (network, ports)
+    }
+
+    pub fn node(&mut self, n: u8) -> &mut Node {
+        &mut self.nodes[usize::from(n) - 1]
+    }
+
+    pub fn stats(&mut self, n: u8) -> Stats {
+        self.node(n).tables.stats()
+    }
+
+    /// How often node `n` dropped for `reason`.
+    pub fn drops(&mut self, n: u8, reason: DropReason) -> u64 {
+        self.stats(n).totals.drops(reason)
+    }
+
+    pub fn try_change(
+        &mut self,
+        n: u8,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<Vec<PortId>, Error> {
+        let now = self.now;
+        self.node(n).tables.apply(now, changes)
+    }
+
+    pub fn change(&mut self, n: u8, change: Change) {
+        self.try_change(n, [change]).unwrap();
+    }
+
+    pub fn add_segment(&mut self, n: u8, segment: Segment, offload: bool) -> PortId {
+        let id = segment.id();
+        self.change(n, Change::AddSegment(segment));
+        self.add_port(n, id, offload)
+    }
+
+    pub fn add_port(&mut self, n: u8, segment: SegmentId, offload: bool) -> PortId {
+        let name = format!("node{n}");
+        self.try_change(n, [Change::AddPort { segment, name, offload }]).unwrap()[0]
+    }
+
+    /// What a device got since the last time it was asked.
+    pub fn received(&mut self, n: u8, port: PortId) -> Vec<Received> {
+        self.node(n).inboxes.remove(&port).unwrap_or_default().into()
+    }
+
+    /// The bytes of what a device got, none of which may need finishing.
+    pub fn frames(&mut self, n: u8, port: PortId) -> Vec<Vec<u8>> {
+        let plain = |frame: Received| {
+            assert_eq!(frame.vnet, VnetHeader::default(), "a frame with nothing left to do");
+            frame.bytes
+        };
+        self.received(n, port).into_iter().map(plain).collect()
+    }
+
+    pub fn events(&mut self, n: u8) -> Vec<Event> {
+        take(&mut self.node(n).events)
+    }
+
+    /// A device of node `n` gives a frame, and the underlay carries what comes of it.
+    pub fn send(&mut self, n: u8, port: PortId, frame: &[u8]) {
+        self.send_unfinished(n, port, frame, VnetHeader::default());
+    }
+
+    pub fn send_unfinished(&mut self, n: u8, port: PortId, frame: &[u8], vnet: VnetHeader) {
+        self.give(n, port, &[(frame, vnet)]);
+        self.run();
+    }
+
+    /// A device of node `n` gives a batch of frames; the underlay is not run.
+    pub fn give(&mut self, n: u8, port: PortId, frames: &[(&[u8], VnetHeader)]) {
+        let (mut batch, mut output) = (take_batch(&mut self.batch), take(&mut self.output));
+        for (frame, vnet) in frames {
+            assert!(batch.push(frame, *vnet));
+        }
+        let now = self.now;
+        let node = self.node(n);
+        node.forwarder.from_port(&node.tables, now, port, &mut batch, &mut output);
+        self.carry_out(n, batch, output);
+    }
+
+    /// A datagram reaches node `n` from anywhere.
+    pub fn arrive(&mut self, n: u8, from: IpAddr, udp_port: u16, datagram: &[u8]) {
+        // Source ports are entropy.
+        let from = SocketAddr::new(from, 49_152 + self.rng.below(1000) as u16);
+        let to = SocketAddr::new(underlay(n), udp_port);
+        self.take_in(n, udp_port, vec![Datagram { from, to, bytes: datagram.to_vec() }]);
+        self.run();
+    }
+
+    /// Lets the underlay work until nothing is under way any more.
+    pub fn run(&mut self) {
+        while let Some(first) = self.under_way.pop_front() {
+            let mut batch = vec![first];
+            // What is for the same socket is read at once, as a worker does.
+            while batch.len() < self.batch.capacity()
+                && self.under_way.front().is_some_and(|next| next.to == batch[0].to)
+            {
+                batch.extend(self.under_way.pop_front());
+            }
+            let to = batch[0].to;
+            if let Some(at) = self.nodes.iter().position(|node| node.address == to.ip()) {
+                self.take_in(at as u8 + 1, to.port(), batch);
+            }
+        }
+    }
+
+    fn take_in(&mut self, n: u8, udp_port: u16, datagrams: Vec<Datagram>) {
+        let (mut batch, mut output) = (take_batch(&mut self.batch), take(&mut self.output));
+        for datagram in datagrams {
+            assert!(batch.push_datagram(&datagram.bytes, datagram.from));
+        }
+        let now = self.now;
+        let node = self.node(n);
+        node.forwarder.from_underlay(&node.tables, now, udp_port, &mut batch, &mut output);
+        self.carry_out(n, batch, output);
+    }
+
+    /// What a worker does with an output: send, deliver, report, and pass on what was found out.
+    fn carry_out(&mut self, n: u8, mut batch: Batch, mut output: Output) {
+        let Self { nodes, under_way, sent, now, faults, rng, .. } = self;
+        let node = &mut nodes[usize::from(n) - 1];
+        for transmit in output.transmits() {
+            let bytes = output.parts(&batch, transmit.head, transmit.body).concat();
+            let Some(to) = node.tables.vtep_address(transmit.vtep) else {
+                node.forwarder.undelivered(&node.tables, DropReason::VtepGone);
+                continue;
+            };
+            if rng.happens(faults.refused) {
+                node.forwarder.undelivered(&node.tables, DropReason::UnderlayFull);
+                continue;
+            }
+            node.forwarder.sent(&node.tables, transmit, bytes.len());
+            let port = match transmit.source {
+                SourcePort::Listener(port) => port,
+                SourcePort::Entropy(hash) => 49_152 + (hash % 16_384) as u16,
+            };
+            let datagram = Datagram { from: SocketAddr::new(node.address, port), to, bytes };
+            sent.push(datagram.clone());
+            if rng.happens(faults.lost) {
+                continue;
+            }
+            if rng.happens(faults.repeated) {
+                under_way.push_back(datagram.clone());
+            }
+            if rng.happens(faults.overtaken) {
+                under_way.push_front(datagram);
+            } else {
+                under_way.push_back(datagram);
+            }
+        }
+        for deliver in output.delivers() {
+            let bytes = output.parts(&batch, deliver.head, deliver.body).concat();
+            let inbox = node.inboxes.entry(deliver.port).or_default();
+            if inbox.len() == INBOX {
+                node.forwarder.undelivered(&node.tables, DropReason::PortFull);
+                continue;
+            }
+            node.forwarder.delivered(&node.tables, deliver, bytes.len());
+            inbox.push_back(Received { vnet: deliver.vnet, bytes });
+        }
+        for &(segment, address) in output.discovered() {
+            node.tables.apply(*now, [Change::Discover { segment, address }]).unwrap();
+        }
+        node.events.extend(output.events().iter().cloned());
+        batch.clear();
+        output.clear();
+        let totals = node.tables.stats().totals;
+        assert!(totals.is_conserved(), "{}: {totals:?}", node.address);
+        (self.batch, self.output) = (batch, output);
+    }
+
+    /// Moves the clock and does what is due every second.
+    pub fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+        let mut output = Output::new();
+        for node in &mut self.nodes {
+            node.forwarder.tick(&node.tables, self.now, &mut output);
+            node.events.extend(output.events().iter().cloned());
+            output.clear();
+        }
+    }
+
+    fn assert_conserved(&self) {
+        for node in &self.nodes {
+            let totals = node.tables.stats().totals;
+            assert!(totals.is_conserved(), "{}: {totals:?}", node.address);
+        }
+    }
+}
+
+fn take_batch(batch: &mut Batch) -> Batch {
+    std::mem::replace(batch, Batch::new(1))
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_conserved();
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Unfinished checksums and super-frames: handed on whole where the receiver takes them, finished or cut where not.
+
+use overplane::wire::l4::{L4Checksum, checksum_state};
+use overplane::wire::vnet::{GSO_NONE, GSO_TCPV4};
+use overplane::wire::{FrameInfo, VnetHeader, vxlan};
+use overplane::{Change, DropReason, PortId};
+
+use crate::network::Network;
+use crate::packets::*;
+
+const MTU: usize = 1450;
+
+/// Node 1 with a port that takes offloads and one that does not, and host 1 known behind the first or the second.
+fn node(offload: bool) -> (Network, PortId) {
+    let mut network = Network::new(1);
+    let port = network.add_segment(1, bridge(1), offload);
+    let segment = bridge_id(1);
+    network.change(1, Change::AddFlood { segment, vtep: vtep(2) });
+    network.change(1, Change::InsertFdb { segment, mac: host(1).mac, destination: port.into() });
+    (network, port)
+}
+
+fn checksum(frame: &[u8]) -> L4Checksum {
+    checksum_state(frame, &FrameInfo::parse(frame).unwrap())
+}
+
+/// The TCP payload of chunks that must be complete frames within the MTU, put together.
+fn reassembled(chunks: &[Vec<u8>]) -> Vec<u8> {
+    let mut next = None;
+    let mut payload = Vec::new();
+    for chunk in chunks {
+        assert!(chunk.len() <= MTU + 14);
+        assert_eq!(checksum(chunk), L4Checksum::Correct);
+        let parsed = etherparse::SlicedPacket::from_ethernet(chunk).unwrap();
+        let Some(etherparse::TransportSlice::Tcp(tcp)) = parsed.transport else { panic!("no TCP") };
+        assert_eq!(tcp.sequence_number(), next.unwrap_or(tcp.sequence_number()), "in order");
+        next = Some(tcp.sequence_number() + tcp.payload().len() as u32);
+        payload.extend_from_slice(tcp.payload());
+    }
+    payload
+}
+
+#[test]
+fn a_kernel_peers_unfinished_checksum_is_left_to_a_device_that_takes_it() {
+    let (mut network, port) = node(true);
+    let (frame, vnet) = unfinished(tcp(host(2), host(1), b"partial"));
+    network.arrive(1, underlay(2), vxlan::PORT, &vxlan(vni(1), &frame));
+    let received = network.received(1, port);
+    assert_eq!(received[0].vnet, vnet);
+    assert_eq!(received[0].bytes, frame);
+}
+
+#[test]
+fn a_kernel_peers_unfinished_checksum_is_finished_for_a_plain_device() {
+    let (mut network, port) = node(false);
+    for whole in [tcp(host(2), host(1), b"partial"), udp(host(2), host(1), b"odd")] {
+        let (frame, _) = unfinished(whole.clone());
+        network.arrive(1, underlay(2), vxlan::PORT, &vxlan(vni(1), &frame));
+        assert_eq!(network.frames(1, port), [whole]);
+    }
+}
+
+#[test]
+fn a_devices_unfinished_checksum_is_finished_before_it_is_sent() {
+    let (mut network, port) = node(true);
+    let whole = tcp(host(1), host(2), b"finish me");
+    let (frame, vnet) = unfinished(whole.clone());
+    network.send_unfinished(1, port, &frame, vnet);
+    assert_eq!(network.sent[0].bytes, vxlan(vni(1), &whole));
+}
+
+#[test]
+fn padding_is_no_part_of_a_checksum() {
+    let (mut network, port) = node(true);
+    let (mut frame, vnet) = unfinished(udp(host(1), host(2), b"x"));
+    frame.resize(60, 0xee);
+    network.send_unfinished(1, port, &frame, vnet);
+    assert_eq!(checksum(&network.sent[0].bytes[8..]), L4Checksum::Correct);
+}
+
+#[test]
+fn a_super_frame_from_the_underlay_goes_whole_to_a_device_that_takes_it() {
+    let (mut network, port) = node(true);
+    let payload = vec![0x17; 60_000];
+    let frame = tcp(host(2), host(1), &payload);
+    let (partial, vnet) = unfinished(frame.clone());
+    for (case, frame) in [("finished", &frame), ("partial", &partial)] {
+        network.arrive(1, underlay(2), vxlan::PORT, &vxlan(vni(1), frame));
+        let received = network.received(1, port);
+        assert_eq!(received.len(), 1, "{case}");
+        let expected =
+            VnetHeader { gso_type: GSO_TCPV4, gso_size: (MTU - 40) as u16, hdr_len: 54, ..vnet };
+        assert_eq!(received[0].vnet, expected, "{case}");
+        assert_eq!(received[0].bytes, partial, "{case}");
+        assert_eq!(received[0].vnet.validate(received[0].bytes.len()), Ok(()));
+    }
+}
+
+#[test]
+fn a_super_frame_from_the_underlay_is_cut_for_a_plain_device() {
+    let (mut network, port) = node(false);
+    let payload: Vec<u8> = (0..60_000_u32).map(|n| (n * 7) as u8).collect();
+    network.arrive(1, underlay(2), vxlan::PORT, &vxlan(vni(1), &tcp(host(2), host(1), &payload)));
+    let chunks = network.frames(1, port);
+    assert_eq!(chunks.len(), payload.len().div_ceil(MTU - 40));
+    assert_eq!(reassembled(&chunks), payload);
+    assert_eq!(network.stats(1).totals.chunks, chunks.len() as u64 - 1);
+}
+
+#[test]
+fn a_devices_super_frame_is_cut_to_the_segment_before_it_is_sent() {
+    let (mut network, port) = node(true);
+    let payload = vec![9; 30_000];
+    // The device thinks of a larger MTU than the segment has.
+    let (frame, vnet) = tcp_super_frame(host(1), host(2), &payload, 8000);
+    network.send_unfinished(1, port, &frame, vnet);
+    let frames: Vec<Vec<u8>> =
+        network.sent.iter().map(|datagram| datagram.bytes[8..].to_vec()).collect();
+    assert_eq!(reassembled(&frames), payload);
+    assert!(network.sent.iter().all(|datagram| datagram.bytes[..8] == vxlan::encode(vni(1))));
+}
+
+#[test]
+fn a_super_frame_between_neighbours_stays_whole_for_one_and_is_cut_for_the_other() {
+    let mut network = Network::new(1);
+    let offload = network.add_segment(1, bridge(1), true);
+    let [same, plain] = [true, false].map(|o| network.add_port(1, bridge_id(1), o));
+    let payload = vec![3; 10_000];
+    let (frame, vnet) = tcp_super_frame(host(1), EVERYBODY, &payload, 1410);
+    network.send_unfinished(1, offload, &frame, vnet);
+    let whole = network.received(1, same);
+    assert_eq!((whole.len(), whole[0].vnet, &whole[0].bytes), (1, vnet, &frame));
+    assert_eq!(reassembled(&network.frames(1, plain)), payload);
+}
+
+#[test]
+fn datagrams_of_a_udp_super_frame_keep_their_bounds() {
+    let (mut network, port) = node(true);
+    let (frame, vnet) = udp_super_frame(host(1), host(2), &[5; 3000], 1000);
+    network.send_unfinished(1, port, &frame, vnet);
+    assert_eq!(network.sent.len(), 3);
+    for datagram in &network.sent {
+        assert_eq!(checksum(&datagram.bytes[8..]), L4Checksum::Correct);
+    }
+    // Larger than the segment: nobody but the sender may change that.
+    let (frame, vnet) = udp_super_frame(host(1), host(2), &[5; 3000], 1500);
+    network.send_unfinished(1, port, &frame, vnet);
+    assert_eq!(network.drops(1, DropReason::TooBig), 1);
+}
+
+#[test]
+fn only_tcp_above_the_mtu_is_a_super_frame() {
+    let (mut network, port) = node(true);
+    let send = |network: &mut Network, frame: &[u8], reason| {
+        let before = network.drops(1, reason);
+        network.arrive(1, underlay(2), vxlan::PORT, &vxlan(vni(1), frame));
+        assert_eq!(network.drops(1, reason), before + 1, "{reason}");
+    };
+    send(&mut network, &udp(host(2), host(1), &[0; 3000]), DropReason::TooBig);
+    let mut damaged = tcp(host(2), host(1), &[0; 3000]);
+    damaged[2000] ^= 1;
+    send(&mut network, &damaged, DropReason::BadChecksum);
+    let mut fragment = tcp(host(2), host(1), &[0; 3000]);
+    fragment[14 + 6] |= 0x20;
+    send(&mut network, &fragment, DropReason::TooBig);
+    let mut padded = tcp(host(2), host(1), &[0; 100]);
+    padded.resize(3000, 0);
+    send(&mut network, &padded, DropReason::TooBig);
+    assert_eq!(network.received(1, port).len(), 0);
+}
+
+#[test]
+fn a_vnet_header_that_contradicts_its_frame_is_refused() {
+    let (mut network, port) = node(true);
+    let (frame, vnet) = tcp_super_frame(host(1), host(2), &[0; 3000], 1000);
+    let (datagrams, udp) = udp_super_frame(host(1), host(2), &[0; 3000], 1000);
+    for (frame, vnet) in [
+        (&frame, VnetHeader { csum_start: 60_000, ..vnet }),
+        (&frame, VnetHeader { gso_size: 0, ..vnet }),
+        (&frame, VnetHeader { flags: 0, ..vnet }),
+        (&frame, udp),
+        (&datagrams, vnet),
+        (&frame, VnetHeader { gso_type: GSO_NONE, csum_start: 2999, csum_offset: 300, ..vnet }),
+    ] {
+        let before = network.drops(1, DropReason::BadOffload);
+        network.send_unfinished(1, port, frame, vnet);
+        assert_eq!(network.drops(1, DropReason::BadOffload), before + 1, "{vnet:?}");
+    }
+    assert_eq!(network.sent.len(), 0);
+}
+
+#[test]
+fn a_batch_of_tiny_chunks_ends_at_the_bound_of_the_output() {
+    let (mut network, port) = node(true);
+    let (frame, vnet) = tcp_super_frame(host(1), host(2), &vec![0; 60_000], 32);
+    let batch = vec![(&frame[..], vnet); 16];
+    network.give(1, port, &batch);
+    let totals = network.stats(1).totals;
+    assert!(totals.drops(DropReason::OutputFull) > 0, "{totals:?}");
+    assert_eq!(totals.drops(DropReason::BadOffload), 0, "the device did nothing wrong");
+}
+
+#[test]
+fn an_ipv6_super_frame_is_recognised_too() {
+    let (mut network, port) = node(true);
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(host(2).mac.0, host(1).mac.0)
+        .ipv6([1; 16], [2; 16], 64)
+        .tcp(1, 2, 3, 4)
+        .write(&mut frame, &[8; 20_000])
+        .unwrap();
+    network.arrive(1, underlay(2), vxlan::PORT, &vxlan(vni(1), &frame));
+    let received = network.received(1, port);
+    assert_eq!(received[0].vnet.gso_type, overplane::wire::vnet::GSO_TCPV6);
+    assert_eq!(usize::from(received[0].vnet.gso_size), MTU - 60);
+}
+
+#[test]
+fn an_mtu_of_the_operators_choice_is_the_one_that_counts() {
+    let mut network = Network::new(1);
+    let port = network.add_segment(1, bridge_with(1, |segment| segment.mtu = Some(9000)), false);
+    network.change(1, Change::AddFlood { segment: bridge_id(1), vtep: vtep(2) });
+    network.send(1, port, &udp(host(1), host(2), &[0; 9000 - 28]));
+    assert_eq!(network.sent.len(), 1);
+    network.send(1, port, &udp(host(1), host(2), &[0; 9000 - 27]));
+    assert_eq!(network.drops(1, DropReason::TooBig), 1);
+}
