@@ -241,7 +241,7 @@ fn udp_talks_to_udp() {
     let hosts = pair();
     let arguments = [
         "udp --local 10.9.0.1 --dev flannel0 --address 10.7.1.0/16 --route 10.7.2.0/24=10.9.0.2 --log warn",
-        "udp --local 10.9.0.2 --dev flannel0 --address 10.7.2.0/16 --route 10.7.1.0/24=10.9.0.1 --log warn",
+        "udp --local 10.9.0.2 --dev flannel0 --address 10.7.2.0/16 --route 10.7.1.0/24=10.9.0.1 --log warn --workers 2",
     ];
     let mut forwarders =
         [0, 1].map(|number: usize| Running::start(&hosts[number], arguments[number]));

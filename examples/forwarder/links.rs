@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use overplane::Segment;
 use overplane::mtu;
-use overplane_lab::Namespace;
+use overplane_lab::{Cidr, Namespace};
 use tracing::{debug, warn};
 
 use crate::failure::Failure;
@@ -60,7 +60,7 @@ impl Underlay {
     }
 }
 
-/// Configures a device that is not up yet; `datagram` is the UDP payload that a packet of `mtu` bytes makes.
+/// Configures a device and brings it up; `datagram` is the UDP payload that a packet of `mtu` bytes makes.
 pub fn configure(
     host: &Namespace,
     port: &PortPlan,
@@ -79,7 +79,11 @@ pub fn configure(
     if let Err(e) = host.set_gso_max_size(device, largest) {
         debug!("{e}; large transfers take a little more CPU time");
     }
-    for address in &port.addresses {
+    // A device that outlives its opener has them already.
+    let present = host.addresses()?;
+    let missing =
+        |address: &&Cidr| !present.iter().any(|(link, it)| link == device && it == *address);
+    for address in port.addresses.iter().filter(missing) {
         host.add_address(device, (address.ip, address.prefix))?;
     }
     host.up(device)?;
