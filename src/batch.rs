@@ -3,7 +3,7 @@
 //! A worker owns one [`Batch`] and reuses it for every read: frames are received into the slots, forwarded where
 //! they lie, sent from where they lie, and the slots are reused. Nothing in a batch is counted, pooled or copied.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use crate::wire::VnetHeader;
@@ -30,7 +30,8 @@ pub const DEFAULT_SLOTS: usize = 64;
 /// Largest number of slots of a batch, in frames.
 pub const MAX_SLOTS: usize = 1024;
 
-const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+/// The source of frames that did not come from the underlay.
+const NOWHERE: SourceKey = 0;
 
 /// A run of bytes inside a [`Batch`] or inside the header arena of an [`Output`](crate::Output).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +59,18 @@ impl Span {
 struct Slot {
     span: Span,
     vnet: VnetHeader,
-    source: SocketAddr,
+    source: SourceKey,
+}
+
+/// An underlay address as one number, IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2): compared for every datagram, where
+/// an `IpAddr` would be taken apart and put together again.
+pub(crate) type SourceKey = u128;
+
+pub(crate) fn source_key(address: IpAddr) -> SourceKey {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
 }
 
 /// Received frames, each in a slot of its own with [`HEADROOM`] bytes in front.
@@ -170,11 +182,11 @@ impl Batch {
     /// Returns `false`, and takes nothing, when the batch is full or `len` exceeds [`MAX_FRAME`].
     #[inline]
     pub fn commit_datagram(&mut self, len: usize, source: SocketAddr) -> bool {
-        self.take(len, VnetHeader::default(), source)
+        self.take(len, VnetHeader::default(), source_key(source.ip()))
     }
 
     #[inline]
-    fn take(&mut self, len: usize, vnet: VnetHeader, source: SocketAddr) -> bool {
+    fn take(&mut self, len: usize, vnet: VnetHeader, source: SourceKey) -> bool {
         if self.len == self.slots.len() || len > MAX_FRAME {
             return false;
         }
@@ -220,8 +232,13 @@ impl Batch {
 
     /// The underlay address that sent datagram `index`.
     #[inline]
-    pub(crate) fn source(&self, index: usize) -> SocketAddr {
+    pub(crate) fn source_key(&self, index: usize) -> SourceKey {
         self.slots[index].source
+    }
+
+    /// The underlay address that sent datagram `index`.
+    pub(crate) fn source(&self, index: usize) -> IpAddr {
+        Ipv6Addr::from_bits(self.slots[index].source).to_canonical()
     }
 
     /// The bytes of a run inside this batch.

@@ -61,9 +61,6 @@ drop_reasons! {
     BadOffload, Decision, "bad_offload",
         "The vnet header of a device contradicts its frame.",
         "Report the kernel version: the device's driver is at fault.";
-    BadChecksum, Decision, "bad_checksum",
-        "A super-frame arrived whole with a wrong TCP checksum and cannot be split.",
-        "Look for memory or offload faults on the peer and on the path.";
     NoVniFlag, Decision, "no_vni_flag",
         "A VXLAN datagram is cut short or lacks the I flag (RFC 7348 section 5).",
         "Check what sends to this UDP port: it is not VXLAN.";

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::Error;
+use crate::batch::SourceKey;
 use crate::counters::{PerWorker, TrafficCounters, WorkerCounters};
 use crate::fdb::Fdb;
 use crate::fib::Fib;
@@ -95,7 +96,7 @@ pub(crate) struct SegmentEntry {
     pub(crate) discovered: SmallVec<[VtepId; 4]>,
     /// Every VTEP from which datagrams are accepted, by underlay address: the source port tells nothing, it is
     /// entropy. Derived from all that names VTEPs in this segment.
-    pub(crate) peers: HashMap<IpAddr, VtepId, Seeded>,
+    pub(crate) peers: HashMap<SourceKey, VtepId, Seeded>,
     pub(crate) counters: Arc<PerWorker<TrafficCounters>>,
 }
 

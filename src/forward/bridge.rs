@@ -1,9 +1,8 @@
 //! Bridge segments: Ethernet frames by MAC address.
 
 use std::mem::take;
-use std::net::IpAddr;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, SourceKey};
 use crate::drop_reason::DropReason;
 use crate::output::Output;
 use crate::segment::{Location, SegmentId, VtepId};
@@ -149,13 +148,12 @@ impl Forwarder {
                 DecodeError::ReservedBits => DropReason::ReservedBits,
                 _ => DropReason::NoVniFlag,
             })?;
-        let source = batch.source(index).ip();
-        let origin = origins.find(vni, source).ok_or(DropReason::UnknownVni)?;
+        let origin = origins.find(vni, batch.source_key(index)).ok_or(DropReason::UnknownVni)?;
         let (segment, bridge) = (origin.segment, origin.bridge);
         match origin.vtep {
             Some(_) => {}
-            None if segment.open && source != context.tables.local => {
-                output.discover(segment.id, source)
+            None if segment.open && batch.source(index) != context.tables.local => {
+                output.discover(segment.id, batch.source(index))
             }
             None => return Err(DropReason::UnknownVtep),
         }
@@ -181,7 +179,7 @@ impl Forwarder {
             _ => None,
         };
         let info = FrameInfo::parse(frame).ok_or(DropReason::Truncated)?;
-        let vnet = recognise(frame, &info, segment.mtu)?;
+        let vnet = recognise(frame, &info, segment.mtu);
         let mut emitter = self.emitter(context, segment, output);
         let Some(port) = target else {
             let targets =
@@ -196,7 +194,7 @@ impl Forwarder {
 #[derive(Clone, Copy)]
 struct Origin<'a> {
     vni: Vni,
-    source: IpAddr,
+    source: SourceKey,
     segment: &'a SegmentEntry,
     bridge: &'a Bridge,
     /// `None` when the segment does not know the sender.
@@ -216,7 +214,7 @@ struct Origins<'a> {
 
 impl<'a> Origins<'a> {
     #[inline]
-    fn find(&mut self, vni: Vni, source: IpAddr) -> Option<Origin<'a>> {
+    fn find(&mut self, vni: Vni, source: SourceKey) -> Option<Origin<'a>> {
         if let Some(last) = self.last
             && last.vni == vni
             && last.source == source

@@ -298,48 +298,48 @@ fn skip(span: Span, bytes: u32) -> Span {
 /// What is unfinished about a frame from the underlay.
 ///
 /// A kernel VXLAN peer whose underlay keeps offloads (a veth pair, most often) leaves inner checksums partial, and
-/// sends TCP super-frames as one datagram. A frame above the segment's MTU is such a super-frame: cut to the MTU it
-/// is what the peer would have sent on another wire.
-pub(super) fn recognise(
-    frame: &mut [u8],
-    info: &FrameInfo,
-    mtu: u32,
-) -> Result<VnetHeader, DropReason> {
-    let partial = l4::is_partial(frame, info);
-    let l3_len = frame.len() - usize::from(info.l3_offset);
-    if l3_len <= mtu as usize {
-        return Ok(match l4::checksum_offset(info.l4) {
-            Some(offset) if partial => VnetHeader::partial(info.l4_offset, offset),
-            _ => VnetHeader::default(),
-        });
+/// sends TCP super-frames as one datagram. A TCP segment above the segment's MTU is such a super-frame: cut to the MTU
+/// it is what the peer would have sent on another wire. Whatever else is that large, from a peer with a larger MTU, is
+/// left as it is.
+#[inline]
+pub(super) fn recognise(frame: &mut [u8], info: &FrameInfo, mtu: u32) -> VnetHeader {
+    let packet = frame.len() - usize::from(info.l3_offset);
+    match l4::is_partial(frame, info) {
+        false if packet <= mtu as usize => VnetHeader::default(),
+        partial => unfinished(frame, info, mtu, partial),
     }
+}
+
+/// The rare side of [`recognise`].
+#[inline(never)]
+fn unfinished(frame: &mut [u8], info: &FrameInfo, mtu: u32, partial: bool) -> VnetHeader {
+    let whole = match l4::checksum_offset(info.l4) {
+        Some(offset) if partial => VnetHeader::partial(info.l4_offset, offset),
+        _ => VnetHeader::default(),
+    };
     let headers = u32::from(info.payload_offset - info.l3_offset);
-    // Whoever cuts it takes everything behind the headers for payload: there may be no padding.
     let gso_type = match (info.l3, info.l4) {
-        _ if info.ip_end as usize != frame.len() => return Err(DropReason::TooBig),
+        // Whoever cuts it takes everything behind the headers for payload: there may be no padding.
+        _ if info.ip_end as usize != frame.len() => return whole,
+        _ if frame.len() - usize::from(info.l3_offset) <= mtu as usize || mtu <= headers => {
+            return whole;
+        }
         (L3::Ipv4, L4::Tcp) => vnet::GSO_TCPV4,
         (L3::Ipv6, L4::Tcp) => vnet::GSO_TCPV6,
-        _ => return Err(DropReason::TooBig),
+        _ => return whole,
     };
-    if mtu <= headers {
-        return Err(DropReason::TooBig);
-    }
-    if !partial {
-        match l4::checksum_state(frame, info) {
-            L4Checksum::Correct => {}
-            L4Checksum::Wrong => return Err(DropReason::BadChecksum),
-            _ => return Err(DropReason::TooBig),
-        }
-        if !l4::set_partial(frame, info) {
-            return Err(DropReason::TooBig);
-        }
+    // A damaged one must not look right after it was cut.
+    if !partial
+        && (l4::checksum_state(frame, info) != L4Checksum::Correct || !l4::set_partial(frame, info))
+    {
+        return whole;
     }
     // A super-frame whose first chunk carries CWR is marked so (kernel `include/linux/virtio_net.h`).
     let cwr = frame.get(usize::from(info.l4_offset) + 13).is_some_and(|flags| flags & 0x80 != 0);
-    Ok(VnetHeader {
+    VnetHeader {
         gso_type: gso_type | if cwr { vnet::GSO_ECN } else { 0 },
         hdr_len: info.payload_offset,
         gso_size: (mtu - headers).min(u32::from(u16::MAX)) as u16,
         ..VnetHeader::partial(info.l4_offset, 16)
-    })
+    }
 }

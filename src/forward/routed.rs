@@ -186,9 +186,9 @@ impl Forwarder {
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
         let tables = context.tables;
-        let source = batch.source(index).ip();
+        let (key, source) = (batch.source_key(index), batch.source(index));
         let packet = batch.frame_mut(index);
-        match segment.peers.get(&source).and_then(|vtep| tables.vtep(*vtep)) {
+        match segment.peers.get(&key).and_then(|vtep| tables.vtep(*vtep)) {
             Some(vtep) => vtep.counters.of(context.worker).received(1, packet.len() as u64),
             None if segment.open && source != tables.local => output.discover(segment.id, source),
             None => return Err(DropReason::UnknownVtep),
@@ -204,7 +204,7 @@ impl Forwarder {
             },
         };
         let targets = Targets::Port(port.ok_or(DropReason::NoRoute)?);
-        let vnet = recognise(packet, &info, segment.mtu)?;
+        let vnet = recognise(packet, &info, segment.mtu);
         let mut emitter = self.emitter(context, segment, output);
         emitter.emit(batch, index, vnet, Some(info), &targets).map(Fate::Forwarded)
     }
