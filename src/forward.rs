@@ -19,7 +19,7 @@ use crate::fdb::{Learned, seconds};
 use crate::gso::Chunk;
 use crate::hash::mix;
 use crate::output::Output;
-use crate::segment::{Destination, Location, PortId, SegmentId};
+use crate::segment::{Location, PortId, SegmentId};
 use crate::tables::{Bridge, SegmentEntry, SegmentTable, Tables};
 use crate::wire::eth::MacNumber;
 use emit::Emitter;
@@ -187,14 +187,6 @@ fn detached(batch: &Batch, counters: &WorkerCounters) {
     tally.flush(counters);
 }
 
-/// Where the control plane would say a location is; `None` when it is gone.
-pub(crate) fn destination(tables: &Tables, location: Location) -> Option<Destination> {
-    match location {
-        Location::Port(port) => tables.port(port).map(|port| Destination::Port(port.id)),
-        Location::Vtep(vtep) => tables.vtep_address(vtep).map(Destination::Vtep),
-    }
-}
-
 /// Learns that `mac` is at `location` and reports what is new.
 #[inline]
 fn learn(
@@ -226,14 +218,14 @@ fn learn_news(
         Learned::Full => context.counters.learning_refused.add(1),
         Learned::New => {
             *news -= 1;
-            if let Some(at) = destination(context.tables, location) {
+            if let Some(at) = context.tables.destination(location) {
                 output.event(Event::Learned { segment, mac, at });
             }
         }
         Learned::Moved { from } => {
             *news -= 1;
-            if let Some(to) = destination(context.tables, location) {
-                let from = destination(context.tables, from);
+            if let Some(to) = context.tables.destination(location) {
+                let from = context.tables.destination(from);
                 output.event(Event::Moved { segment, mac, from, to });
             }
         }
