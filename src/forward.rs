@@ -55,6 +55,9 @@ struct Tally {
     chunks: u64,
     flooded: u64,
     copies: u64,
+    /// Frames, and their bytes, of which the underlay gets a copy.
+    underlay_frames: u64,
+    underlay_bytes: u64,
 }
 
 impl Tally {
@@ -73,6 +76,13 @@ impl Tally {
             }
             Fate::Dropped(reason) => counters.dropped(reason),
         }
+    }
+
+    /// Notes where copies of the frame added last go: whether it made a datagram.
+    #[inline]
+    fn towards_underlay(&mut self, bytes: u32, transmits: bool) {
+        self.underlay_frames += u64::from(transmits);
+        self.underlay_bytes += if transmits { u64::from(bytes) } else { 0 };
     }
 
     fn flush(&self, counters: &WorkerCounters) {

@@ -43,14 +43,16 @@ impl Forwarder {
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
             let from = (port, segment, bridge);
+            let before = output.transmits.len();
             let fate = match self.bridge_frame(context, from, batch, index, &mut news, output) {
                 Ok(fate) => fate,
                 Err(reason) => Fate::Dropped(reason),
             };
             tally.add(bytes, fate, context.counters);
+            tally.towards_underlay(bytes, output.transmits.len() > before);
         }
         port.counters.of(context.worker).received(tally.frames, tally.bytes);
-        segment.counters.of(context.worker).sent(tally.frames, tally.bytes);
+        segment.counters.of(context.worker).sent(tally.underlay_frames, tally.underlay_bytes);
         tally.flush(context.counters);
     }
 
