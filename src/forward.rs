@@ -197,7 +197,7 @@ fn detached(batch: &Batch, counters: &WorkerCounters) {
     tally.flush(counters);
 }
 
-/// Learns that `mac` is at `location` and reports what is new.
+/// Learns that `mac` is at `location`, reports what is new, and says whether nothing is.
 #[inline]
 fn learn(
     context: &Context<'_>,
@@ -206,10 +206,12 @@ fn learn(
     (mac, location): (MacNumber, Location),
     news: &mut u32,
     output: &mut Output,
-) {
-    if !bridge.fdb.refresh(mac, location, context.second) && *news > 0 {
+) -> bool {
+    let known = bridge.fdb.refresh(mac, location, context.second);
+    if !known && *news > 0 {
         learn_news(context, segment, bridge, (mac, location), news, output);
     }
+    known
 }
 
 #[cold]
