@@ -31,6 +31,9 @@ const USED: u64 = 1 << 63;
 /// An age that no entry reaches.
 const NEVER: u64 = 1 << 32;
 
+/// Odd numbers with half of their bits set and no pattern (digits of the fractions of e and pi).
+const FACTORS: [u64; 2] = [0xb7e1_5162_8aed_2a6b, 0x243f_6a88_85a3_08d3];
+
 /// What became of an attempt to learn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Learned {
@@ -126,7 +129,10 @@ impl Fdb {
     /// The two buckets a MAC may be in; they can be the same one.
     #[inline]
     fn candidates(&self, mac: MacNumber) -> [&Bucket; 2] {
-        let hash = mix(mac.get(), self.seed);
+        // The seed is no factor: there are unlucky ones, such as those near zero and minus one. Twice: one
+        // multiplication leaves MACs that count up too close to each other.
+        let hash = mix(mac.get() ^ self.seed, FACTORS[0]);
+        let hash = mix(hash ^ self.seed.rotate_left(32), FACTORS[1]);
         let mask = self.buckets.len() - 1;
         [&self.buckets[hash as usize & mask], &self.buckets[(hash >> 32) as usize & mask]]
     }
@@ -368,6 +374,19 @@ mod tests {
         let refused =
             (0..50_000).filter(|n| fdb.learn(mac(*n), port(1), 0) != Learned::New).count();
         assert!(refused < 50, "{refused} of 50,000 found no place");
+    }
+
+    #[test]
+    fn whatever_the_seed_macs_that_count_up_find_a_place() {
+        let unlucky = [0, 1, u64::MAX, 1 << 63, 0xebfc_f700_0000_0000, 17_004_887_680_795_936_544];
+        for seed in
+            unlucky.into_iter().chain((0..2000).map(|n: u64| n.wrapping_mul(0x0123_4567_89ab_cdef)))
+        {
+            let fdb = Fdb::new(64, None, seed);
+            for n in 0..40 {
+                assert_eq!(fdb.learn(mac(n), port(1), 0), Learned::New, "seed {seed}, MAC {n}");
+            }
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::fdb::{Learned, seconds};
 use crate::gso::Chunk;
 use crate::hash::mix;
 use crate::output::Output;
-use crate::segment::{Destination, Location, PortId, SegmentId};
+use crate::segment::{Location, PortId, SegmentId};
 use crate::tables::{Bridge, SegmentEntry, SegmentTable, Tables};
 use crate::wire::eth::MacNumber;
 use emit::Emitter;
@@ -55,6 +55,9 @@ struct Tally {
     chunks: u64,
     flooded: u64,
     copies: u64,
+    /// Frames, and their bytes, of which the underlay gets a copy.
+    underlay_frames: u64,
+    underlay_bytes: u64,
 }
 
 impl Tally {
@@ -73,6 +76,13 @@ impl Tally {
             }
             Fate::Dropped(reason) => counters.dropped(reason),
         }
+    }
+
+    /// Notes where copies of the frame added last go: whether it made a datagram.
+    #[inline]
+    fn towards_underlay(&mut self, bytes: u32, transmits: bool) {
+        self.underlay_frames += u64::from(transmits);
+        self.underlay_bytes += if transmits { u64::from(bytes) } else { 0 };
     }
 
     fn flush(&self, counters: &WorkerCounters) {
@@ -187,15 +197,7 @@ fn detached(batch: &Batch, counters: &WorkerCounters) {
     tally.flush(counters);
 }
 
-/// Where the control plane would say a location is; `None` when it is gone.
-pub(crate) fn destination(tables: &Tables, location: Location) -> Option<Destination> {
-    match location {
-        Location::Port(port) => tables.port(port).map(|port| Destination::Port(port.id)),
-        Location::Vtep(vtep) => tables.vtep_address(vtep).map(Destination::Vtep),
-    }
-}
-
-/// Learns that `mac` is at `location` and reports what is new.
+/// Learns that `mac` is at `location`, reports what is new, and says whether nothing is.
 #[inline]
 fn learn(
     context: &Context<'_>,
@@ -204,10 +206,12 @@ fn learn(
     (mac, location): (MacNumber, Location),
     news: &mut u32,
     output: &mut Output,
-) {
-    if !bridge.fdb.refresh(mac, location, context.second) && *news > 0 {
+) -> bool {
+    let known = bridge.fdb.refresh(mac, location, context.second);
+    if !known && *news > 0 {
         learn_news(context, segment, bridge, (mac, location), news, output);
     }
+    known
 }
 
 #[cold]
@@ -226,14 +230,14 @@ fn learn_news(
         Learned::Full => context.counters.learning_refused.add(1),
         Learned::New => {
             *news -= 1;
-            if let Some(at) = destination(context.tables, location) {
+            if let Some(at) = context.tables.destination(location) {
                 output.event(Event::Learned { segment, mac, at });
             }
         }
         Learned::Moved { from } => {
             *news -= 1;
-            if let Some(to) = destination(context.tables, location) {
-                let from = destination(context.tables, from);
+            if let Some(to) = context.tables.destination(location) {
+                let from = context.tables.destination(from);
                 output.event(Event::Moved { segment, mac, from, to });
             }
         }

@@ -7,7 +7,6 @@ use crate::Error;
 use crate::change::{Change, MAX_DISCOVERED};
 use crate::fdb::seconds;
 use crate::fib::Prefix;
-use crate::forward::destination;
 use crate::segment::{Destination, Location, PortId, SegmentId};
 use crate::stats::{PortStats, SegmentStats, Stats, VtepStats};
 use crate::tables::{SegmentEntry, SegmentTable, Tables};
@@ -128,12 +127,7 @@ impl Tables {
     pub fn fdb(&self, segment: SegmentId, now: Duration) -> Result<Vec<FdbEntry>, Error> {
         let Some(bridge) = self.listed(segment)?.bridge() else { return Ok(Vec::new()) };
         let entry = |mac, location, origin, age| {
-            destination(self, location).map(|destination| FdbEntry {
-                mac,
-                destination,
-                origin,
-                age,
-            })
+            self.destination(location).map(|destination| FdbEntry { mac, destination, origin, age })
         };
         let statics =
             bridge.statics.iter().filter_map(|(mac, at)| entry(*mac, *at, Origin::Static, None));
@@ -159,7 +153,7 @@ impl Tables {
             return Ok(Vec::new());
         };
         let route =
-            |(prefix, hop)| destination(self, hop).map(|next_hop| Route { prefix, next_hop });
+            |(prefix, hop)| self.destination(hop).map(|next_hop| Route { prefix, next_hop });
         let mut routes: Vec<Route> = routed.fib.iter().filter_map(route).collect();
         routes.sort_by_key(|route| route.prefix);
         Ok(routes)

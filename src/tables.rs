@@ -15,7 +15,7 @@ use crate::counters::{PerWorker, TrafficCounters, WorkerCounters};
 use crate::fdb::Fdb;
 use crate::fib::Fib;
 use crate::hash::{Seeded, random_seed};
-use crate::segment::{Location, PortId, SegmentId, VtepId};
+use crate::segment::{Destination, Location, PortId, SegmentId, VtepId};
 use crate::slots::Slots;
 use crate::wire::MacAddr;
 use crate::wire::eth::MacNumber;
@@ -171,6 +171,14 @@ impl Tables {
     #[inline]
     pub(crate) fn segment(&self, id: SegmentId) -> Option<&SegmentEntry> {
         self.segments.get(&id).map(|entry| &**entry)
+    }
+
+    /// Where the control plane would say a location is; `None` when it is gone.
+    pub(crate) fn destination(&self, location: Location) -> Option<Destination> {
+        match location {
+            Location::Port(port) => self.port(port).map(|port| Destination::Port(port.id)),
+            Location::Vtep(vtep) => self.vtep_address(vtep).map(Destination::Vtep),
+        }
     }
 
     /// Underlay address and UDP port of a VTEP, or `None` if it is gone.

@@ -27,6 +27,39 @@ fn addresses(frame: &[u8]) -> Result<(MacNumber, MacNumber), DropReason> {
     Ok((destination, source))
 }
 
+/// What the frame before found out, within one segment, one origin and one batch; neighbours mostly share it.
+#[derive(Clone, Copy, Default)]
+struct Recent {
+    /// A source that may send from this origin and is known to be there.
+    source: Option<MacNumber>,
+    destination: Option<(MacNumber, Location)>,
+}
+
+impl Recent {
+    /// Takes note of a source; if it was not `known` to be here, destinations may not be where they were.
+    #[inline]
+    fn saw(&mut self, source: MacNumber, known: bool) {
+        *self = match known {
+            true => Self { source: Some(source), ..*self },
+            false => Self::default(),
+        };
+    }
+
+    /// Where a destination is.
+    #[inline]
+    fn lookup(&mut self, bridge: &Bridge, to: MacNumber, second: u32) -> Option<Location> {
+        match self.destination {
+            _ if to.is_multicast() => None,
+            Some((last, location)) if last == to => Some(location),
+            _ => {
+                let location = bridge.lookup(to, second)?;
+                self.destination = Some((to, location));
+                Some(location)
+            }
+        }
+    }
+}
+
 impl Forwarder {
     pub(super) fn bridge_from_port(
         &mut self,
@@ -39,17 +72,20 @@ impl Forwarder {
     ) {
         let mut tally = Tally::default();
         let mut news = NEWS_PER_BATCH;
+        let mut recent = Recent::default();
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
-            let from = (port, segment, bridge);
+            let from = (port, segment, bridge, &mut recent);
+            let before = output.transmits.len();
             let fate = match self.bridge_frame(context, from, batch, index, &mut news, output) {
                 Ok(fate) => fate,
                 Err(reason) => Fate::Dropped(reason),
             };
             tally.add(bytes, fate, context.counters);
+            tally.towards_underlay(bytes, output.transmits.len() > before);
         }
         port.counters.of(context.worker).received(tally.frames, tally.bytes);
-        segment.counters.of(context.worker).sent(tally.frames, tally.bytes);
+        segment.counters.of(context.worker).sent(tally.underlay_frames, tally.underlay_bytes);
         tally.flush(context.counters);
     }
 
@@ -58,7 +94,7 @@ impl Forwarder {
     fn bridge_frame(
         &mut self,
         context: &Context<'_>,
-        (port, segment, bridge): (&PortEntry, &SegmentEntry, &Bridge),
+        (port, segment, bridge, recent): (&PortEntry, &SegmentEntry, &Bridge, &mut Recent),
         batch: &mut Batch,
         index: usize,
         news: &mut u32,
@@ -71,15 +107,18 @@ impl Forwarder {
             return Err(DropReason::BadOffload);
         }
         let here = Location::Port(port.id);
-        match bridge.pinned(from) {
-            Some(place) if place != here => return Err(DropReason::PinnedSource),
-            None if bridge.learning => {
-                learn(context, segment.id, bridge, (from, here), news, output)
-            }
-            _ => {}
+        if recent.source != Some(from) {
+            let known = match bridge.pinned(from) {
+                Some(place) if place != here => return Err(DropReason::PinnedSource),
+                None if bridge.learning => {
+                    learn(context, segment.id, bridge, (from, here), news, output)
+                }
+                _ => true,
+            };
+            recent.saw(from, known);
         }
         let tables = context.tables;
-        let known = if to.is_multicast() { None } else { bridge.lookup(to, context.second) };
+        let known = recent.lookup(bridge, to, context.second);
         let targets = match known {
             Some(location) if location == here => return Err(DropReason::SamePort),
             Some(Location::Port(other)) => tables.port(other).map(Targets::Port),
@@ -117,6 +156,7 @@ impl Forwarder {
             last: None,
             datagrams: 0,
             bytes: 0,
+            recent: Recent::default(),
         };
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
@@ -161,15 +201,21 @@ impl Forwarder {
         batch.strip(index, vxlan::HEADER_LEN);
         let frame = batch.frame_mut(index);
         let (to, from) = addresses(frame)?;
-        match (bridge.pinned(from), origin.vtep.map(|vtep| Location::Vtep(vtep.id))) {
-            (Some(place), there) if Some(place) != there => return Err(DropReason::PinnedSource),
-            (None, Some(there)) if bridge.learning => {
-                learn(context, segment.id, bridge, (from, there), news, output);
-            }
-            _ => {}
+        if origins.recent.source != Some(from) {
+            let there = origin.vtep.map(|vtep| Location::Vtep(vtep.id));
+            let known = match (bridge.pinned(from), there) {
+                (Some(place), there) if Some(place) != there => {
+                    return Err(DropReason::PinnedSource);
+                }
+                (None, Some(there)) if bridge.learning => {
+                    learn(context, segment.id, bridge, (from, there), news, output)
+                }
+                _ => true,
+            };
+            origins.recent.saw(from, known);
         }
         let tables = context.tables;
-        let known = if to.is_multicast() { None } else { bridge.lookup(to, context.second) };
+        let known = origins.recent.lookup(bridge, to, context.second);
         let target = match known {
             Some(Location::Port(port)) => tables.port(port),
             // A VTEP never sends on what another VTEP sent: in a full mesh everybody has it already.
@@ -210,6 +256,7 @@ struct Origins<'a> {
     /// Datagrams accepted from the last origin, and their bytes, not counted yet.
     datagrams: u64,
     bytes: u64,
+    recent: Recent,
 }
 
 impl<'a> Origins<'a> {
@@ -222,6 +269,7 @@ impl<'a> Origins<'a> {
             return Some(last);
         }
         self.flush();
+        self.recent = Recent::default();
         let segment = self.tables.segment(SegmentId { udp_port: self.udp_port, vni: Some(vni) })?;
         let vtep: Option<VtepId> = segment.peers.get(&source).copied();
         let vtep = vtep.and_then(|vtep| self.tables.vtep(vtep));

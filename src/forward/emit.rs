@@ -91,7 +91,9 @@ impl Emitter<'_> {
                 if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
                     return Err(DropReason::TooBig);
                 }
-                self.transmit_whole(batch, index, &info, std::slice::from_ref(vtep));
+                let source = self.source_port(frame, &info);
+                let body = self.encapsulate(batch, index);
+                self.transmit(Transmit { vtep: **vtep, source, head: Span::default(), body });
                 Ok(1)
             }
             _ => self.emit_any(batch, index, vnet, info, targets),
@@ -149,28 +151,21 @@ impl Emitter<'_> {
         }
         let delivered = self.deliver_to_all(batch.span(index), VnetHeader::default(), targets);
         if !vteps.is_empty() {
-            self.transmit_whole(batch, index, &info, vteps);
+            let source = self.source_port(batch.frame(index), &info);
+            let body = self.encapsulate(batch, index);
+            for vtep in vteps {
+                self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
+            }
         }
         Ok(delivered + vteps.len() as u64)
     }
 
-    /// Emits frame `index` as it is, encapsulated, to VTEPs.
+    /// Puts in front of frame `index` what goes between it and the outer UDP header.
     #[inline]
-    fn transmit_whole(
-        &mut self,
-        batch: &mut Batch,
-        index: usize,
-        info: &FrameInfo,
-        vteps: &[VtepId],
-    ) {
-        let frame = batch.frame(index);
-        let source = self.source_port(frame, info);
-        let body = match self.segment.id.vni {
+    fn encapsulate(&self, batch: &mut Batch, index: usize) -> Span {
+        match self.segment.id.vni {
             Some(vni) => batch.prepend(index, &vxlan::encode(vni), usize::MAX),
             None => batch.span(index),
-        };
-        for vtep in vteps {
-            self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
         }
     }
 

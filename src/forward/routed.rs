@@ -57,6 +57,7 @@ impl Forwarder {
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
             let from = (port, segment, routed);
+            let before = output.transmits.len();
             let fate = match self.route_packet(context, from, batch, index, output) {
                 Ok(fate) => fate,
                 Err(reason) => {
@@ -65,9 +66,10 @@ impl Forwarder {
                 }
             };
             tally.add(bytes, fate, context.counters);
+            tally.towards_underlay(bytes, output.transmits.len() > before);
         }
         port.counters.of(context.worker).received(tally.frames, tally.bytes);
-        segment.counters.of(context.worker).sent(tally.frames, tally.bytes);
+        segment.counters.of(context.worker).sent(tally.underlay_frames, tally.underlay_bytes);
         tally.flush(context.counters);
     }
 
@@ -170,7 +172,6 @@ impl Forwarder {
             };
             tally.add(bytes, fate, context.counters);
         }
-        segment.counters.of(context.worker).received(tally.frames, tally.bytes);
         tally.flush(context.counters);
     }
 
@@ -193,6 +194,7 @@ impl Forwarder {
             None if segment.open && source != tables.local => output.discover(segment.id, source),
             None => return Err(DropReason::UnknownVtep),
         }
+        segment.counters.of(context.worker).received(1, packet.len() as u64);
         let info = parse(packet)?;
         let port = match routed.fib.lookup(destination(packet, &info)?) {
             Some(Location::Port(port)) => tables.port(port),

@@ -189,3 +189,19 @@ fn a_removed_port_carries_nothing() {
     network.send(2, ports[1], &udp(host(2), host(1), b"nobody there"));
     assert_eq!(network.drops(1, DropReason::NoDestination), 1);
 }
+
+#[test]
+fn a_segment_counts_what_crosses_the_underlay_and_nothing_else() {
+    let (mut network, ports) = Network::mesh(2, &bridge(1), false);
+    let second = network.add_port(1, bridge_id(1), false);
+    let hello = udp(host(1), EVERYBODY, b"hello");
+    network.send(1, ports[0], &hello);
+    network.send(1, second, &udp(host(2), host(1), b"neighbour"));
+    network.send(1, ports[0], &udp(host(1), host(1), b"myself"));
+    network.arrive(1, underlay(9), 4789, &vxlan(vni(1), &hello));
+    let here = network.stats(1).segments[0].traffic;
+    let there = network.stats(2).segments[0].traffic;
+    assert_eq!((here.sent_packets, here.sent_bytes), (1, hello.len() as u64));
+    assert_eq!((there.received_packets, there.received_bytes), (1, hello.len() as u64));
+    assert_eq!((here.received_packets, there.sent_packets), (0, 0));
+}

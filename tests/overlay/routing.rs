@@ -248,6 +248,8 @@ fn what_comes_from_the_underlay_is_never_answered() {
     assert_eq!(network.frames(1, ports[0]).len(), 1, "the node it leaves at is no further hop");
     network.arrive(1, underlay(9), UDP_PORT, &ip_udp("10.7.2.1", "10.7.1.1", 64, b""));
     assert_eq!(network.drops(1, DropReason::UnknownVtep), 1);
+    let counted = network.stats(1).segments[0].traffic;
+    assert_eq!(counted.received_packets, 2, "strangers are no part of the segment");
     assert_eq!(network.stats(1).totals.generated, 0);
     assert_eq!(network.frames(1, second).len(), 0);
 }

@@ -1,0 +1,118 @@
+//! Writes the seeds of the corpora: input that looks like real traffic, for the fuzzer to spoil.
+//!
+//! `cargo run --example seeds`, in this directory; then minimise with `cargo +nightly fuzz cmin TARGET`.
+
+use std::fs;
+use std::path::Path;
+
+use etherparse::{IcmpEchoHeader, Icmpv4Type, PacketBuilder, VlanId};
+use overplane::wire::vnet::{GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM};
+use overplane::wire::{FrameInfo, VnetHeader, Vni, l4, vxlan};
+
+const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const V4: [[u8; 4]; 2] = [[10, 7, 1, 1], [10, 7, 3, 1]];
+const V6: [[u8; 16]; 2] = [
+    [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+    [0xfd, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+];
+
+fn main() -> std::io::Result<()> {
+    let frames = frames();
+    for (n, (name, frame)) in frames.iter().enumerate() {
+        save("frame", name, frame)?;
+        save("frame", &format!("{name}-packet"), &frame[14..])?;
+        save("frame", &format!("{name}-vnet"), &[&vnet_of(frame).to_bytes()[..], frame].concat())?;
+        for size in [1, 100] {
+            let vnet = VnetHeader { gso_size: size, ..vnet_of(frame) };
+            let head = [&[0, 8], &vnet.to_bytes()[..]].concat();
+            save("gso", &format!("{name}-{size}"), &[head, padded(frame, 300)].concat())?;
+        }
+        let bare = [&[1, 0], &vnet_of(frame).to_bytes()[..], &padded(&frame[14..], 0)].concat();
+        save("gso", &format!("{name}-packet"), &bare)?;
+        let steps = steps(n as u8, frame);
+        save("forward", name, &[vec![n as u8 * 2], steps.clone()].concat())?;
+        save("changes", name, &[vec![n as u8 * 2], changes(n as u8), steps].concat())?;
+    }
+    Ok(())
+}
+
+fn save(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&directory)?;
+    fs::write(directory.join(name), bytes)
+}
+
+fn frames() -> Vec<(&'static str, Vec<u8>)> {
+    let ethernet = || PacketBuilder::ethernet2(A, B);
+    let mut frames = Vec::new();
+    macro_rules! frame {
+        ($name:literal, $builder:expr, $payload:expr) => {{
+            let mut frame = Vec::new();
+            $builder.write(&mut frame, $payload).expect("a frame");
+            frames.push(($name, frame));
+        }};
+    }
+    frame!("udp4", ethernet().ipv4(V4[0], V4[1], 64).udp(1, 2), b"payload");
+    frame!("udp6", ethernet().ipv6(V6[0], V6[1], 64).udp(1, 2), b"payload");
+    frame!("tcp4", ethernet().ipv4(V4[0], V4[1], 1).tcp(1, 2, 3, 4).ack(5).psh(), b"payload");
+    frame!("tcp6", ethernet().ipv6(V6[0], V6[1], 64).tcp(1, 2, 3, 4).ack(5).fin(), b"payload");
+    let vlan = ethernet().single_vlan(VlanId::try_new(7).expect("small"));
+    frame!("vlan", vlan.ipv4(V4[0], V4[1], 64).tcp(1, 2, 3, 4), b"payload");
+    let echo = Icmpv4Type::EchoRequest(IcmpEchoHeader { id: 1, seq: 2 });
+    frame!("ping", ethernet().ipv4(V4[0], [203, 0, 113, 1], 64).icmpv4(echo), b"payload");
+    let large = vec![9; 1500];
+    frame!("large", ethernet().ipv4(V4[0], V4[1], 64).tcp(1, 2, 3, 4), &large);
+    let mut fragment = frames[0].1.clone();
+    fragment[20] = 0x20;
+    frames.push(("fragment", fragment));
+    let mut broadcast = frames[0].1.clone();
+    broadcast[..6].fill(0xff);
+    frames.push(("broadcast", broadcast));
+    frames
+}
+
+fn vnet_of(frame: &[u8]) -> VnetHeader {
+    let info = FrameInfo::parse(frame).expect("a frame");
+    let Some(offset) = l4::checksum_offset(info.l4) else { return VnetHeader::default() };
+    VnetHeader {
+        flags: NEEDS_CSUM,
+        gso_type: if offset == 16 { GSO_TCPV4 } else { GSO_UDP_L4 },
+        hdr_len: info.payload_offset,
+        gso_size: 4,
+        csum_start: info.l4_offset,
+        csum_offset: offset,
+    }
+}
+
+fn padded(bytes: &[u8], zeros: u16) -> Vec<u8> {
+    [&(bytes.len() as u16).to_be_bytes()[..], &zeros.to_be_bytes(), bytes].concat()
+}
+
+/// The frame from a port, plain and as a super-frame; from the underlay, in VXLAN and bare; and a while.
+fn steps(n: u8, frame: &[u8]) -> Vec<u8> {
+    let vnet = vnet_of(frame).to_bytes();
+    let datagram =
+        [&vxlan::encode(Vni::new(1 + u32::from(n) % 2).expect("small"))[..], frame].concat();
+    [
+        &[0, n % 4, 1, 0][..],
+        &padded(frame, 0),
+        &[1],
+        &vnet,
+        &padded(frame, 0),
+        &[0, 4, 0, 0],
+        &padded(&frame[14..], 0),
+        &[2, 0, 1, 2],
+        &padded(&datagram, 0),
+        &[5],
+        &padded(&datagram, 0),
+        &[2, 1, 0, 3],
+        &padded(&frame[14..], 0),
+        &[3, 31],
+    ]
+    .concat()
+}
+
+fn changes(n: u8) -> Vec<u8> {
+    vec![3, 3, 2, 4, 4, 2, 6, 3, 2, 8, 2, n, 0, n, 0, 11, 0, n % 4, 24, 0, n]
+}

@@ -1,0 +1,138 @@
+//! Arbitrary changes of the tables, with batches between them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use overplane::{Change, Destination, Flush, MacAddr, PortId, Prefix, Segment, SegmentId};
+
+use crate::cursor::Cursor;
+use crate::world::{ROUTED_PORT, World, address, bridge, vtep};
+
+pub fn run(bytes: &[u8]) {
+    let mut input = Cursor(bytes);
+    let mut world = World::new(input.u8());
+    while !input.is_empty() {
+        match input.u8() % 8 {
+            0 => world.from_port(&mut input),
+            1 => world.from_underlay(&mut input),
+            2 => {
+                let seconds = input.u8();
+                world.wait(seconds);
+            }
+            _ => change(&mut world, &mut input),
+        }
+    }
+}
+
+/// Some changes at once, which all happen or leave no trace.
+fn change(world: &mut World, input: &mut Cursor<'_>) {
+    let ports: Vec<PortId> = world.tables.ports().iter().map(|port| port.id).collect();
+    let changes: Vec<Change> = (0..=input.u8() % 4).map(|_| any_change(input, &ports)).collect();
+    let before = world.listing();
+    let new_ports = changes.iter().filter(|c| matches!(c, Change::AddPort { .. })).count();
+    match world.tables.apply(world.now, changes) {
+        Ok(added) => {
+            assert!(added.len() <= new_ports);
+            let listed = world.tables.ports();
+            assert!(added.iter().all(|port| listed.iter().any(|info| info.id == *port)));
+        }
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            assert_eq!(world.listing(), before, "{error}");
+        }
+    }
+    world.check();
+}
+
+fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
+    let segment = any_segment(input);
+    match input.u8() % 15 {
+        0 => Change::AddSegment(new_segment(segment, input)),
+        1 => Change::RemoveSegment(segment),
+        2 => Change::AddPort { segment, name: "new".into(), offload: input.u8() & 1 != 0 },
+        3 => match input.pick(ports) {
+            Some(port) => Change::RemovePort(port),
+            None => Change::RemoveSegment(segment),
+        },
+        4 => Change::AddPeer { segment, vtep: any_vtep(input) },
+        5 => Change::RemovePeer { segment, vtep: any_vtep(input) },
+        6 => Change::AddFlood { segment, vtep: any_vtep(input) },
+        7 => Change::RemoveFlood { segment, vtep: any_vtep(input) },
+        8 => {
+            let (mac, destination) = (any_mac(input), any_destination(input, ports));
+            Change::InsertFdb { segment, mac, destination }
+        }
+        9 => Change::RemoveFdb { segment, mac: any_mac(input) },
+        10 => Change::FlushFdb { segment, which: any_flush(input, ports) },
+        11 | 12 => {
+            let (prefix, next_hop) = (any_prefix(input), any_destination(input, ports));
+            Change::InsertRoute { segment, prefix, next_hop }
+        }
+        13 => Change::RemoveRoute { segment, prefix: any_prefix(input) },
+        _ => Change::Discover { segment, address: address(input.u8() % 6) },
+    }
+}
+
+fn any_segment(input: &mut Cursor<'_>) -> SegmentId {
+    match input.u8() % 5 {
+        0 => Segment::routed(ROUTED_PORT).id(),
+        1 => Segment::routed(8472).id(),
+        n => bridge(n.into()).id(),
+    }
+}
+
+fn new_segment(id: SegmentId, input: &mut Cursor<'_>) -> Segment {
+    let mut segment = match id.vni {
+        Some(vni) => Segment::bridge(vni),
+        None => Segment::routed(id.udp_port),
+    };
+    let flags = input.u8();
+    segment.fdb_limit = usize::from(flags & 7);
+    segment.open = flags & 8 != 0;
+    segment.learning = flags & 16 == 0;
+    segment.ageing = (flags & 32 == 0).then_some(Duration::from_secs(u64::from(flags & 3)));
+    if flags & 64 != 0 {
+        segment.mtu = Some(u32::from(input.u16()));
+    }
+    if flags & 128 != 0 {
+        segment.udp_port = input.u16();
+    }
+    segment
+}
+
+fn any_vtep(input: &mut Cursor<'_>) -> SocketAddr {
+    match input.u8() {
+        255 => "[2001:db8::1]:4789".parse().expect("an address"),
+        254 => "224.0.0.1:4789".parse().expect("an address"),
+        253 => "192.0.2.2:0".parse().expect("an address"),
+        n => vtep(n % 6, if n & 64 == 0 { 4789 } else { 8472 }),
+    }
+}
+
+fn any_destination(input: &mut Cursor<'_>, ports: &[PortId]) -> Destination {
+    match input.u8() & 1 {
+        0 => any_vtep(input).into(),
+        _ => input.pick(ports).map_or(any_vtep(input).into(), Destination::Port),
+    }
+}
+
+fn any_mac(input: &mut Cursor<'_>) -> MacAddr {
+    MacAddr([input.u8() & 3, 0, 0, 0, 0, input.u8() % 8])
+}
+
+fn any_prefix(input: &mut Cursor<'_>) -> Prefix {
+    let address = match input.u8() & 1 {
+        0 => std::net::Ipv4Addr::new(10, 7, input.u8() % 4, 0).into(),
+        _ => std::net::Ipv6Addr::new(0xfd00, u16::from(input.u8() % 4), 0, 0, 0, 0, 0, 0).into(),
+    };
+    Prefix::new(address, input.u8() % 33).expect("short enough for both families")
+}
+
+fn any_flush(input: &mut Cursor<'_>, ports: &[PortId]) -> Flush {
+    match (input.u8() % 4, input.pick(ports)) {
+        (0, Some(port)) => Flush::Port(port),
+        (1, _) => Flush::Vtep(any_vtep(input)),
+        (2, _) => Flush::OlderThan(Duration::from_secs(input.u8().into())),
+        _ => Flush::All,
+    }
+}

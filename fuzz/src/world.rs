@@ -1,0 +1,277 @@
+//! A node with two bridge segments and a routed one, and everything that must hold whatever reaches it.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
+use overplane::{
+    Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, Output, PortId, PortInfo,
+    Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, limits,
+};
+
+use crate::cursor::Cursor;
+
+pub const ROUTED_PORT: u16 = 8285;
+
+/// Most frames of one batch.
+const BATCH: usize = 8;
+
+pub fn vtep(n: u8, udp_port: u16) -> SocketAddr {
+    SocketAddr::new(address(n), udp_port)
+}
+
+pub fn address(n: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, n).into()
+}
+
+pub fn bridge(n: u32) -> Segment {
+    Segment::bridge(Vni::new(n).expect("small"))
+}
+
+/// Everything that can be seen of tables.
+pub type Listing = (Vec<SegmentInfo>, Vec<PortInfo>, Vec<(Vec<FdbEntry>, Vec<Route>)>, Stats);
+
+pub struct World {
+    pub tables: Tables,
+    pub now: Duration,
+    forwarder: Forwarder,
+    batch: Batch,
+    output: Output,
+    /// Which copies the outside world refuses: grows with every descriptor.
+    turn: u32,
+}
+
+impl World {
+    /// A node whose segments differ in what the bits of `flags` say.
+    pub fn new(flags: u8) -> Self {
+        let mut tables = Tables::new(address(1), 1).expect("a unicast address");
+        if flags & 1 != 0 {
+            tables.set_reserved_bits(vxlan::ReservedBits::Ignore);
+        }
+        let mut changes = Vec::new();
+        let mut routed = Segment::routed(ROUTED_PORT);
+        routed.addresses = vec![Ipv4Addr::new(10, 7, 1, 254).into(), "fd00::fe".parse().expect("")];
+        let mut segments = [bridge(1), bridge(2), routed];
+        for (n, segment) in segments.iter_mut().enumerate() {
+            segment.open = flags & (2 << n) != 0;
+            segment.learning = flags & 16 == 0;
+            segment.fdb_limit = 8;
+            segment.ageing = Some(Duration::from_secs(30));
+            if flags & 32 != 0 {
+                segment.mtu = Some([68, 600, 9000][n]);
+            }
+        }
+        for segment in segments {
+            let id = segment.id();
+            changes.push(Change::AddSegment(segment));
+            for offload in [true, false] {
+                changes.push(Change::AddPort { segment: id, name: "tap".into(), offload });
+            }
+            if id.vni.is_some() {
+                for n in [2, 3] {
+                    changes.push(Change::AddFlood { segment: id, vtep: vtep(n, id.udp_port) });
+                }
+            }
+        }
+        let mut world = Self {
+            tables: tables.clone(),
+            now: Duration::from_secs(10),
+            forwarder: Forwarder::new(0),
+            batch: Batch::new(BATCH),
+            output: Output::new(),
+            turn: 0,
+        };
+        let ports = tables.apply(world.now, changes).expect("a sensible set-up");
+        let route = |prefix: &str, next_hop: Destination| Change::InsertRoute {
+            segment: SegmentId { udp_port: ROUTED_PORT, vni: None },
+            prefix: prefix.parse().expect("a prefix"),
+            next_hop,
+        };
+        let routes = [
+            route("10.7.1.0/24", ports[4].into()),
+            route("10.7.2.0/24", ports[5].into()),
+            route("10.7.3.0/24", vtep(3, ROUTED_PORT).into()),
+            route("10.7.3.128/25", vtep(4, ROUTED_PORT).into()),
+            route("fd00::/64", ports[4].into()),
+            route("fd00:3::/32", vtep(3, ROUTED_PORT).into()),
+        ];
+        tables.apply(world.now, routes).expect("sensible routes");
+        world.tables = tables;
+        world
+    }
+
+    pub fn listing(&self) -> Listing {
+        let segments = self.tables.segments();
+        let entries = |segment: &SegmentInfo| {
+            let fdb = self.tables.fdb(segment.id, self.now).expect("listed");
+            (fdb, self.tables.routes(segment.id).expect("listed"))
+        };
+        let entries = segments.iter().map(entries).collect();
+        (segments, self.tables.ports(), entries, self.tables.stats())
+    }
+
+    /// A batch from one port: frames follow until the input says otherwise.
+    pub fn from_port(&mut self, input: &mut Cursor<'_>) {
+        let ports: Vec<PortId> = self.tables.ports().iter().map(|port| port.id).collect();
+        let Some(port) = input.pick(&ports) else { return };
+        self.batch.clear();
+        for _ in 0..=input.u8() % BATCH as u8 {
+            let vnet = match input.u8() & 1 {
+                0 => VnetHeader::default(),
+                _ => VnetHeader::parse(&input.array::<10>()).expect("ten bytes"),
+            };
+            assert!(self.batch.push(&input.padded(), vnet));
+        }
+        self.forward(Some(port), 0);
+    }
+
+    /// A batch from one underlay socket, from several senders.
+    pub fn from_underlay(&mut self, input: &mut Cursor<'_>) {
+        let ports = [vxlan::PORT, ROUTED_PORT, 8472];
+        let udp_port = input.pick(&ports).expect("one of three");
+        self.batch.clear();
+        for _ in 0..=input.u8() % BATCH as u8 {
+            let source = SocketAddr::new(address(input.u8() % 6), 50_000);
+            assert!(self.batch.push_datagram(&input.padded(), source));
+        }
+        self.forward(None, udp_port);
+    }
+
+    pub fn wait(&mut self, seconds: u8) {
+        self.now += Duration::from_secs(seconds.into());
+        self.output.clear();
+        self.forwarder.tick(&self.tables, self.now, &mut self.output);
+        self.check();
+    }
+
+    fn forward(&mut self, port: Option<PortId>, udp_port: u16) {
+        let Self { tables, now, forwarder, batch, output, .. } = self;
+        output.clear();
+        // Which segment each slot belongs to, read before anything is stripped.
+        let of_port = port.and_then(|port| tables.ports().into_iter().find(|p| p.id == port));
+        let segments: Vec<Option<SegmentId>> = (0..batch.len())
+            .map(|index| match &of_port {
+                Some(port) => Some(port.segment),
+                None => segment_of(udp_port, batch.frame(index)),
+            })
+            .collect();
+        let slots: Vec<u32> = (0..batch.len()).map(|index| batch.span(index).start).collect();
+        match port {
+            Some(port) => forwarder.from_port(tables, *now, port, batch, output),
+            None => forwarder.from_underlay(tables, *now, udp_port, batch, output),
+        }
+        let slot_of = |body: Span| {
+            let holds = |start: &&u32| {
+                let first = **start - limits::HEADROOM as u32;
+                (first..first + limits::HEADROOM as u32 + limits::MAX_FRAME as u32)
+                    .contains(&body.start)
+            };
+            let start = slots.iter().find(holds).expect("a run within a slot");
+            assert!(body.start + body.len <= start + limits::MAX_FRAME as u32);
+            segments[slots.iter().position(|slot| slot == start).expect("found")]
+        };
+        let infos: HashMap<SegmentId, SegmentInfo> =
+            tables.segments().into_iter().map(|info| (info.id, info)).collect();
+        let ports: HashMap<PortId, PortInfo> =
+            tables.ports().into_iter().map(|port| (port.id, port)).collect();
+        for transmit in output.transmits() {
+            let segment = slot_of(transmit.body).expect("only a known segment sends");
+            assert!(port.is_some(), "split horizon");
+            check_transmit(tables, batch, output, transmit, &infos[&segment]);
+        }
+        for deliver in output.delivers() {
+            let segment = slot_of(deliver.body).expect("only a known segment delivers");
+            check_deliver(batch, output, deliver, segment, &ports[&deliver.port]);
+        }
+        self.carry_out();
+        self.check();
+    }
+
+    /// Reports what became of each descriptor: most are taken, some refused.
+    fn carry_out(&mut self) {
+        let Self { tables, now, forwarder, output, turn, .. } = self;
+        for transmit in output.transmits() {
+            *turn += 1;
+            match *turn % 7 {
+                0 => forwarder.undelivered(tables, DropReason::UnderlayFull),
+                _ => forwarder.sent(tables, transmit, transmit.body.len as usize),
+            }
+        }
+        for deliver in output.delivers() {
+            *turn += 1;
+            match *turn % 5 {
+                0 => forwarder.undelivered(tables, DropReason::PortFull),
+                _ => forwarder.delivered(tables, deliver, deliver.body.len as usize),
+            }
+        }
+        for &(segment, address) in output.discovered() {
+            tables.apply(*now, [Change::Discover { segment, address }]).expect("discovered");
+        }
+    }
+
+    /// What holds between batches.
+    pub fn check(&self) {
+        let totals = self.tables.stats().totals;
+        assert!(totals.is_conserved(), "{totals:?}");
+        for segment in self.tables.segments() {
+            let fdb = self.tables.fdb(segment.id, self.now).expect("listed");
+            for entry in fdb {
+                match entry.destination {
+                    Destination::Port(port) => assert!(segment.ports.contains(&port)),
+                    Destination::Vtep(vtep) => assert!(segment.peers.contains(&vtep)),
+                }
+            }
+            let addresses: HashSet<IpAddr> = segment.peers.iter().map(SocketAddr::ip).collect();
+            assert_eq!(addresses.len(), segment.peers.len(), "a sender is known by its address");
+        }
+    }
+}
+
+fn segment_of(udp_port: u16, datagram: &[u8]) -> Option<SegmentId> {
+    if udp_port == ROUTED_PORT {
+        return Some(SegmentId { udp_port, vni: None });
+    }
+    let vni = vxlan::decode(datagram, vxlan::ReservedBits::Ignore).ok()?;
+    Some(SegmentId { udp_port, vni: Some(vni) })
+}
+
+/// A datagram goes to a VTEP of the segment, under its VNI, and holds a packet that fits.
+fn check_transmit(
+    tables: &Tables,
+    batch: &Batch,
+    output: &Output,
+    transmit: &Transmit,
+    segment: &SegmentInfo,
+) {
+    let to = tables.vtep_address(transmit.vtep).expect("a VTEP of this snapshot");
+    assert!(segment.peers.contains(&to), "{to} is no peer of {}", segment.id);
+    let bytes = output.parts(batch, transmit.head, transmit.body).concat();
+    let packet = match segment.id.vni {
+        Some(vni) => {
+            assert_eq!(vxlan::decode(&bytes, vxlan::ReservedBits::Refuse), Ok(vni));
+            let frame = &bytes[vxlan::HEADER_LEN..];
+            let info = FrameInfo::parse(frame).expect("a frame");
+            frame.len() - usize::from(info.l3_offset)
+        }
+        None => {
+            FrameInfo::parse_ip(&bytes).expect("a packet that the next router takes");
+            bytes.len()
+        }
+    };
+    assert!(packet <= segment.mtu as usize, "{packet} bytes in {segment:?}");
+}
+
+/// A frame goes to a port of the segment, with a vnet header that the device can obey.
+fn check_deliver(
+    batch: &Batch,
+    output: &Output,
+    deliver: &Deliver,
+    segment: SegmentId,
+    port: &PortInfo,
+) {
+    assert_eq!(port.segment, segment, "a frame crossed from one segment to another");
+    let len = output.parts(batch, deliver.head, deliver.body).concat().len();
+    assert!(port.offload || deliver.vnet == VnetHeader::default());
+    assert_eq!(deliver.vnet.validate(len), Ok(()), "{:?} for {len} bytes", deliver.vnet);
+}
