@@ -8,7 +8,6 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::Error;
-use crate::batch::source_key;
 use crate::change::{Change, Flush, MAX_DISCOVERED, MAX_ENTRIES, MAX_SEGMENTS};
 use crate::counters::PerWorker;
 use crate::fdb::{Fdb, seconds};
@@ -17,6 +16,7 @@ use crate::hash::Seeded;
 use crate::mtu;
 use crate::segment::{Destination, Kind, Location, MAX_FLOOD, PortId, Segment, SegmentId, VtepId};
 use crate::slots::MAX_SLOTS;
+use crate::source_key::SourceKey;
 use crate::tables::{Bridge, PortEntry, Routed, SegmentEntry, SegmentTable, Tables, VtepEntry};
 use crate::wire::MacAddr;
 
@@ -297,7 +297,7 @@ impl Draft {
     fn discover(&mut self, segment: SegmentId, address: IpAddr) -> Result<(), Error> {
         let entry = self.segment(segment)?;
         if !entry.open
-            || entry.peers.contains_key(&source_key(address))
+            || entry.peers.contains_key(&SourceKey::from(address))
             || entry.discovered.len() >= MAX_DISCOVERED
         {
             return Ok(());
@@ -407,7 +407,7 @@ impl Draft {
                 let Some(address) = self.tables.vteps.get(vtep.0).map(|vtep| vtep.address) else {
                     continue;
                 };
-                if let Some(other) = entry.peers.insert(source_key(address.ip()), vtep)
+                if let Some(other) = entry.peers.insert(SourceKey::from(address.ip()), vtep)
                     && other != vtep
                 {
                     return Err(Error::conflict(
@@ -419,7 +419,7 @@ impl Draft {
             // What the control plane names goes before what was only heard from.
             let (peers, vteps) = (&mut entry.peers, &self.tables.vteps);
             entry.discovered.retain(|vtep| {
-                let address = vteps.get(vtep.0).map(|entry| source_key(entry.address.ip()));
+                let address = vteps.get(vtep.0).map(|entry| SourceKey::from(entry.address.ip()));
                 let stays = address.is_some_and(|key| *peers.entry(key).or_insert(*vtep) == *vtep);
                 if stays {
                     gone.remove(vtep);
@@ -435,7 +435,7 @@ impl Draft {
         unnamed.extend(self.new_vteps.drain(..));
         for id in unnamed {
             let Some(address) = self.tables.vtep_address(id) else { continue };
-            let key = source_key(address.ip());
+            let key = SourceKey::from(address.ip());
             if !self.tables.segments.values().any(|segment| segment.peers.get(&key) == Some(&id)) {
                 self.tables.vteps.remove(id.0);
                 self.tables.vtep_by_address.remove(&address);

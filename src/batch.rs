@@ -3,9 +3,10 @@
 //! A worker owns one [`Batch`] and reuses it for every read: frames are received into the slots, forwarded where
 //! they lie, sent from where they lie, and the slots are reused. Nothing in a batch is counted, pooled or copied.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use crate::source_key::SourceKey;
 use crate::wire::VnetHeader;
 
 /// Bytes kept free in front of every received frame, for headers that are written in place.
@@ -31,7 +32,7 @@ pub const DEFAULT_SLOTS: usize = 64;
 pub const MAX_SLOTS: usize = 1024;
 
 /// The source of frames that did not come from the underlay.
-const NOWHERE: SourceKey = 0;
+const NOWHERE: SourceKey = SourceKey::NONE;
 
 /// A run of bytes inside a [`Batch`] or inside the header arena of an [`Output`](crate::Output).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,17 +61,6 @@ struct Slot {
     span: Span,
     vnet: VnetHeader,
     source: SourceKey,
-}
-
-/// An underlay address as one number, IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2): compared for every datagram, where
-/// an `IpAddr` would be taken apart and put together again.
-pub(crate) type SourceKey = u128;
-
-pub(crate) fn source_key(address: IpAddr) -> SourceKey {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
 }
 
 /// Received frames, each in a slot of its own with [`HEADROOM`] bytes in front.
@@ -182,7 +172,7 @@ impl Batch {
     /// Returns `false`, and takes nothing, when the batch is full or `len` exceeds [`MAX_FRAME`].
     #[inline]
     pub fn commit_datagram(&mut self, len: usize, source: SocketAddr) -> bool {
-        self.take(len, VnetHeader::default(), source_key(source.ip()))
+        self.take(len, VnetHeader::default(), source.ip().into())
     }
 
     #[inline]
@@ -238,7 +228,7 @@ impl Batch {
 
     /// The underlay address that sent datagram `index`.
     pub(crate) fn source(&self, index: usize) -> IpAddr {
-        Ipv6Addr::from_bits(self.slots[index].source).to_canonical()
+        self.slots[index].source.address()
     }
 
     /// The bytes of a run inside this batch.

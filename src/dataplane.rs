@@ -74,6 +74,14 @@ impl Dataplane {
         self.control().stats()
     }
 
+    /// Whether every thread that [`Dataplane::start`] started still runs.
+    ///
+    /// A thread that ended before [`Dataplane::stop`] has failed; its error is what `stop` returns.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.shared.stopping() && self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
     /// Stops all workers and waits for the threads that [`Dataplane::start`] started.
     ///
     /// Frames of a batch under way are still forwarded. Devices are closed when the last control handle and, after

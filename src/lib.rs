@@ -39,8 +39,8 @@
 //! |---|---|---|
 //! | 4 running (feature `io`, Linux) | [`Dataplane`], [`Control`], [`Worker`], [`Device`] | devices, sockets, threads, the clock |
 //! | 3 forwarding | [`Forwarder`], [`Batch`], [`Output`], [`gso`] | what to do with a batch of frames |
-//! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`Publisher`] | where frames go |
-//! | 1 bytes | [`wire`], [`mtu`] | what frames mean |
+//! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`Publisher`], [`mtu`] | where frames go |
+//! | 1 bytes | [`wire`] | what frames mean |
 //!
 //! Layers 1 to 3 are a function from frames, tables and a time to descriptors. Without default features they are all
 //! there is; the `replay` example drives them from a capture file:
@@ -122,6 +122,7 @@ mod segment;
 mod shared;
 mod slots;
 mod snapshot;
+mod source_key;
 mod stats;
 mod tables;
 #[cfg(all(feature = "io", target_os = "linux"))]

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::Error;
-use crate::batch::SourceKey;
 use crate::counters::{PerWorker, TrafficCounters, WorkerCounters};
 use crate::fdb::Fdb;
 use crate::fib::Fib;
 use crate::hash::{Seeded, random_seed};
 use crate::segment::{Destination, Location, PortId, SegmentId, VtepId};
 use crate::slots::Slots;
+use crate::source_key::SourceKey;
 use crate::wire::MacAddr;
 use crate::wire::eth::MacNumber;
 use crate::wire::vxlan::ReservedBits;

@@ -5,12 +5,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the running layer; everything else in `src/` is pure.
-const RUNNING: [&str; 4] = ["io", "worker", "control", "dataplane"];
+const RUNNING: [&str; 7] = ["io", "worker", "control", "dataplane", "shared", "config", "trouble"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
-const TABLES: [&str; 8] =
-    ["tables", "segment", "change", "fdb", "fib", "snapshot", "listing", "slots"];
-const FORWARDING: [&str; 4] = ["forward", "output", "batch", "gso"];
+const TABLES: [&str; 11] = [
+    "tables",
+    "segment",
+    "change",
+    "apply",
+    "fdb",
+    "fib",
+    "snapshot",
+    "listing",
+    "slots",
+    "mtu",
+    "source_key",
+];
+const FORWARDING: [&str; 5] = ["forward", "output", "batch", "gso", "event"];
 
 /// Longest file, in lines.
 const MAX_LINES: usize = 800;

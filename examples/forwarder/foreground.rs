@@ -24,7 +24,8 @@ pub fn run(plan: Plan) -> Result<(), Failure> {
     let overlay = Overlay::start(&Namespace::current()?, plan)?;
     info!("forwarding");
     events::log(overlay.control());
-    while stop.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) {
+    // A worker that ended by itself has failed; stopping says how.
+    while stop.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) && overlay.is_running() {
         events::log(overlay.control());
     }
     info!("stopping");

@@ -45,6 +45,11 @@ impl Overlay {
         &self.control
     }
 
+    /// Whether all workers still run.
+    pub fn is_running(&self) -> bool {
+        self.dataplane.is_running()
+    }
+
     /// Stops forwarding and returns what became of every frame.
     pub fn stop(self) -> Result<Stats, Failure> {
         self.dataplane.stop()?;

@@ -2,10 +2,11 @@
 
 use std::mem::take;
 
-use crate::batch::{Batch, SourceKey};
+use crate::batch::Batch;
 use crate::drop_reason::DropReason;
 use crate::output::Output;
 use crate::segment::{Location, SegmentId, VtepId};
+use crate::source_key::SourceKey;
 use crate::tables::{Bridge, PortEntry, SegmentEntry, Tables, VtepEntry};
 use crate::wire::eth::{self, MacNumber};
 use crate::wire::vxlan::{self, DecodeError};

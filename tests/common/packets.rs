@@ -10,50 +10,51 @@ use overplane::{MacAddr, Segment, SegmentId, Vni};
 
 /// A host on an overlay.
 #[derive(Clone, Copy, Debug)]
-pub struct Host {
-    pub mac: MacAddr,
-    pub ip: Ipv4Addr,
+pub(crate) struct Host {
+    pub(crate) mac: MacAddr,
+    pub(crate) ip: Ipv4Addr,
 }
 
 /// Host number `n`.
-pub const fn host(n: u8) -> Host {
+pub(crate) const fn host(n: u8) -> Host {
     Host { mac: MacAddr([2, 0, 0, 0, 0, n]), ip: Ipv4Addr::new(10, 0, 0, n) }
 }
 
 /// Everybody on the segment.
-pub const EVERYBODY: Host = Host { mac: MacAddr::BROADCAST, ip: Ipv4Addr::new(255, 255, 255, 255) };
+pub(crate) const EVERYBODY: Host =
+    Host { mac: MacAddr::BROADCAST, ip: Ipv4Addr::new(255, 255, 255, 255) };
 
 /// Underlay address of node number `n`.
-pub fn underlay(n: u8) -> IpAddr {
+pub(crate) fn underlay(n: u8) -> IpAddr {
     Ipv4Addr::new(192, 0, 2, n).into()
 }
 
 /// The VTEP of node number `n` for bridge segments.
-pub fn vtep(n: u8) -> SocketAddr {
+pub(crate) fn vtep(n: u8) -> SocketAddr {
     SocketAddr::new(underlay(n), vxlan::PORT)
 }
 
-pub fn vni(n: u32) -> Vni {
+pub(crate) fn vni(n: u32) -> Vni {
     Vni::new(n).unwrap()
 }
 
-pub fn bridge(n: u32) -> Segment {
+pub(crate) fn bridge(n: u32) -> Segment {
     Segment::bridge(vni(n))
 }
 
 /// Bridge segment `n` with something changed.
-pub fn bridge_with(n: u32, change: impl FnOnce(&mut Segment)) -> Segment {
+pub(crate) fn bridge_with(n: u32, change: impl FnOnce(&mut Segment)) -> Segment {
     let mut segment = bridge(n);
     change(&mut segment);
     segment
 }
 
-pub fn bridge_id(n: u32) -> SegmentId {
+pub(crate) fn bridge_id(n: u32) -> SegmentId {
     bridge(n).id()
 }
 
 /// An Ethernet frame with UDP over IPv4.
-pub fn udp(from: Host, to: Host, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(from: Host, to: Host, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(from.mac.0, to.mac.0)
         .ipv4(from.ip.octets(), to.ip.octets(), 64)
@@ -64,7 +65,7 @@ pub fn udp(from: Host, to: Host, payload: &[u8]) -> Vec<u8> {
 }
 
 /// An Ethernet frame with TCP over IPv4.
-pub fn tcp(from: Host, to: Host, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn tcp(from: Host, to: Host, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(from.mac.0, to.mac.0)
         .ipv4(from.ip.octets(), to.ip.octets(), 64)
@@ -77,7 +78,7 @@ pub fn tcp(from: Host, to: Host, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A bare IP packet with UDP, of whichever family the addresses are.
-pub fn ip_udp(from: &str, to: &str, ttl: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ip_udp(from: &str, to: &str, ttl: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
     let builder = match (from.parse().unwrap(), to.parse().unwrap()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), ttl),
@@ -89,7 +90,7 @@ pub fn ip_udp(from: &str, to: &str, ttl: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The frame with its L4 checksum left for somebody else to finish, and the vnet header that says so.
-pub fn unfinished(mut frame: Vec<u8>) -> (Vec<u8>, VnetHeader) {
+pub(crate) fn unfinished(mut frame: Vec<u8>) -> (Vec<u8>, VnetHeader) {
     let info = FrameInfo::parse(&frame).unwrap();
     assert!(l4::set_partial(&mut frame, &info));
     let offset = l4::checksum_offset(info.l4).unwrap();
@@ -97,12 +98,22 @@ pub fn unfinished(mut frame: Vec<u8>) -> (Vec<u8>, VnetHeader) {
 }
 
 /// A TCP super-frame as a device hands it over, to be cut into chunks of `size` bytes.
-pub fn tcp_super_frame(from: Host, to: Host, payload: &[u8], size: u16) -> (Vec<u8>, VnetHeader) {
+pub(crate) fn tcp_super_frame(
+    from: Host,
+    to: Host,
+    payload: &[u8],
+    size: u16,
+) -> (Vec<u8>, VnetHeader) {
     super_frame(tcp(from, to, payload), GSO_TCPV4, size)
 }
 
 /// A UDP super-frame: datagrams of `size` bytes each.
-pub fn udp_super_frame(from: Host, to: Host, payload: &[u8], size: u16) -> (Vec<u8>, VnetHeader) {
+pub(crate) fn udp_super_frame(
+    from: Host,
+    to: Host,
+    payload: &[u8],
+    size: u16,
+) -> (Vec<u8>, VnetHeader) {
     super_frame(udp(from, to, payload), GSO_UDP_L4, size)
 }
 
@@ -113,6 +124,6 @@ fn super_frame(frame: Vec<u8>, gso_type: u8, gso_size: u16) -> (Vec<u8>, VnetHea
 }
 
 /// A datagram of a bridge segment.
-pub fn vxlan(vni: Vni, frame: &[u8]) -> Vec<u8> {
+pub(crate) fn vxlan(vni: Vni, frame: &[u8]) -> Vec<u8> {
     [&vxlan::encode(vni)[..], frame].concat()
 }

@@ -18,24 +18,24 @@ const INBOX: usize = 4096;
 
 /// What the underlay does to datagrams, each in so many of 256 cases.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    pub lost: u8,
-    pub repeated: u8,
-    pub overtaken: u8,
+pub(crate) struct Faults {
+    pub(crate) lost: u8,
+    pub(crate) repeated: u8,
+    pub(crate) overtaken: u8,
     /// Refused by the sender's own socket.
-    pub refused: u8,
+    pub(crate) refused: u8,
 }
 
 /// Random numbers that are the same in every run (xorshift64*).
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -49,43 +49,43 @@ impl Rng {
 
 /// A frame as a device got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Received {
-    pub vnet: VnetHeader,
-    pub bytes: Vec<u8>,
+pub(crate) struct Received {
+    pub(crate) vnet: VnetHeader,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A datagram under way.
 #[derive(Clone, Debug)]
-pub struct Datagram {
-    pub from: SocketAddr,
-    pub to: SocketAddr,
-    pub bytes: Vec<u8>,
+pub(crate) struct Datagram {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
 }
 
-pub struct Node {
-    pub address: IpAddr,
-    pub tables: Tables,
+pub(crate) struct Node {
+    pub(crate) address: IpAddr,
+    pub(crate) tables: Tables,
     forwarder: Forwarder,
     inboxes: BTreeMap<PortId, VecDeque<Received>>,
     events: Vec<Event>,
 }
 
 /// Checks, when it goes out of scope, that every node accounted for every frame.
-pub struct Network {
+pub(crate) struct Network {
     nodes: Vec<Node>,
     under_way: VecDeque<Datagram>,
     /// Everything that was ever put on the underlay.
-    pub sent: Vec<Datagram>,
-    pub now: Duration,
-    pub faults: Faults,
-    pub rng: Rng,
+    pub(crate) sent: Vec<Datagram>,
+    pub(crate) now: Duration,
+    pub(crate) faults: Faults,
+    pub(crate) rng: Rng,
     batch: Batch,
     output: Output,
 }
 
 impl Network {
     /// `nodes` nodes, numbered from 1, that know nothing of each other.
-    pub fn new(nodes: u8) -> Self {
+    pub(crate) fn new(nodes: u8) -> Self {
         let node = |n| {
             let address = underlay(n);
             Node {
@@ -110,7 +110,7 @@ impl Network {
 
     /// `nodes` nodes with the same segment and one port each, which takes offloads if `offload`; each floods to all
     /// others. Returns the ports by node.
-    pub fn mesh(nodes: u8, segment: &Segment, offload: bool) -> (Self, Vec<PortId>) {
+    pub(crate) fn mesh(nodes: u8, segment: &Segment, offload: bool) -> (Self, Vec<PortId>) {
         let mut network = Self::new(nodes);
         let ports = (1..=nodes)
             .map(|n| {
@@ -125,20 +125,20 @@ impl Network {
         (network, ports)
     }
 
-    pub fn node(&mut self, n: u8) -> &mut Node {
+    pub(crate) fn node(&mut self, n: u8) -> &mut Node {
         &mut self.nodes[usize::from(n) - 1]
     }
 
-    pub fn stats(&mut self, n: u8) -> Stats {
+    pub(crate) fn stats(&mut self, n: u8) -> Stats {
         self.node(n).tables.stats()
     }
 
     /// How often node `n` dropped for `reason`.
-    pub fn drops(&mut self, n: u8, reason: DropReason) -> u64 {
+    pub(crate) fn drops(&mut self, n: u8, reason: DropReason) -> u64 {
         self.stats(n).totals.drops(reason)
     }
 
-    pub fn try_change(
+    pub(crate) fn try_change(
         &mut self,
         n: u8,
         changes: impl IntoIterator<Item = Change>,
@@ -147,28 +147,28 @@ impl Network {
         self.node(n).tables.apply(now, changes)
     }
 
-    pub fn change(&mut self, n: u8, change: Change) {
+    pub(crate) fn change(&mut self, n: u8, change: Change) {
         self.try_change(n, [change]).unwrap();
     }
 
-    pub fn add_segment(&mut self, n: u8, segment: Segment, offload: bool) -> PortId {
+    pub(crate) fn add_segment(&mut self, n: u8, segment: Segment, offload: bool) -> PortId {
         let id = segment.id();
         self.change(n, Change::AddSegment(segment));
         self.add_port(n, id, offload)
     }
 
-    pub fn add_port(&mut self, n: u8, segment: SegmentId, offload: bool) -> PortId {
+    pub(crate) fn add_port(&mut self, n: u8, segment: SegmentId, offload: bool) -> PortId {
         let name = format!("node{n}");
         self.try_change(n, [Change::AddPort { segment, name, offload }]).unwrap()[0]
     }
 
     /// What a device got since the last time it was asked.
-    pub fn received(&mut self, n: u8, port: PortId) -> Vec<Received> {
+    pub(crate) fn received(&mut self, n: u8, port: PortId) -> Vec<Received> {
         self.node(n).inboxes.remove(&port).unwrap_or_default().into()
     }
 
     /// The bytes of what a device got, none of which may need finishing.
-    pub fn frames(&mut self, n: u8, port: PortId) -> Vec<Vec<u8>> {
+    pub(crate) fn frames(&mut self, n: u8, port: PortId) -> Vec<Vec<u8>> {
         let plain = |frame: Received| {
             assert_eq!(frame.vnet, VnetHeader::default(), "a frame with nothing left to do");
             frame.bytes
@@ -176,22 +176,22 @@ impl Network {
         self.received(n, port).into_iter().map(plain).collect()
     }
 
-    pub fn events(&mut self, n: u8) -> Vec<Event> {
+    pub(crate) fn events(&mut self, n: u8) -> Vec<Event> {
         take(&mut self.node(n).events)
     }
 
     /// A device of node `n` gives a frame, and the underlay carries what comes of it.
-    pub fn send(&mut self, n: u8, port: PortId, frame: &[u8]) {
+    pub(crate) fn send(&mut self, n: u8, port: PortId, frame: &[u8]) {
         self.send_unfinished(n, port, frame, VnetHeader::default());
     }
 
-    pub fn send_unfinished(&mut self, n: u8, port: PortId, frame: &[u8], vnet: VnetHeader) {
+    pub(crate) fn send_unfinished(&mut self, n: u8, port: PortId, frame: &[u8], vnet: VnetHeader) {
         self.give(n, port, &[(frame, vnet)]);
         self.run();
     }
 
     /// A device of node `n` gives a batch of frames; the underlay is not run.
-    pub fn give(&mut self, n: u8, port: PortId, frames: &[(&[u8], VnetHeader)]) {
+    pub(crate) fn give(&mut self, n: u8, port: PortId, frames: &[(&[u8], VnetHeader)]) {
         let (mut batch, mut output) = (take_batch(&mut self.batch), take(&mut self.output));
         for (frame, vnet) in frames {
             assert!(batch.push(frame, *vnet));
@@ -203,7 +203,7 @@ impl Network {
     }
 
     /// A datagram reaches node `n` from anywhere.
-    pub fn arrive(&mut self, n: u8, from: IpAddr, udp_port: u16, datagram: &[u8]) {
+    pub(crate) fn arrive(&mut self, n: u8, from: IpAddr, udp_port: u16, datagram: &[u8]) {
         // Source ports are entropy.
         let from = SocketAddr::new(from, 49_152 + self.rng.below(1000) as u16);
         let to = SocketAddr::new(underlay(n), udp_port);
@@ -212,7 +212,7 @@ impl Network {
     }
 
     /// Lets the underlay work until nothing is under way any more.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         while let Some(first) = self.under_way.pop_front() {
             let mut batch = vec![first];
             // What is for the same socket is read at once, as a worker does.
@@ -294,7 +294,7 @@ impl Network {
     }
 
     /// Moves the clock and does what is due every second.
-    pub fn wait(&mut self, seconds: u64) {
+    pub(crate) fn wait(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         let mut output = Output::new();
         for node in &mut self.nodes {
