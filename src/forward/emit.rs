@@ -73,7 +73,7 @@ impl Emitter<'_> {
         batch: &mut Batch,
         index: usize,
         vnet: VnetHeader,
-        info: Option<FrameInfo>,
+        info: Option<&FrameInfo>,
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
         match targets {
@@ -84,14 +84,19 @@ impl Emitter<'_> {
             }
             Targets::Vtep(vtep) if vnet.is_zero() => {
                 let frame = batch.frame(index);
+                // Used where it lies: a copy would wait for the stores that have just made it.
+                let parsed;
                 let info = match info {
                     Some(info) => info,
-                    None => FrameInfo::parse(frame).ok_or(DropReason::Truncated)?,
+                    None => {
+                        parsed = FrameInfo::parse(frame);
+                        parsed.as_ref().ok_or(DropReason::Truncated)?
+                    }
                 };
                 if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
                     return Err(DropReason::TooBig);
                 }
-                let source = self.source_port(frame, &info);
+                let source = self.source_port(frame, info);
                 let body = self.encapsulate(batch, index);
                 self.transmit(Transmit { vtep: **vtep, source, head: Span::default(), body });
                 Ok(1)
@@ -106,7 +111,7 @@ impl Emitter<'_> {
         batch: &mut Batch,
         index: usize,
         vnet: VnetHeader,
-        info: Option<FrameInfo>,
+        info: Option<&FrameInfo>,
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
         if targets.is_empty() {
@@ -121,19 +126,17 @@ impl Emitter<'_> {
         batch: &mut Batch,
         index: usize,
         vnet: VnetHeader,
-        info: Option<FrameInfo>,
+        info: Option<&FrameInfo>,
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
         let vteps = targets.vteps();
         if vteps.is_empty() && targets.ports().all(|port| port.offload) {
             return Ok(self.deliver_to_all(batch.span(index), vnet, targets));
         }
-        let info = match info.or_else(|| FrameInfo::parse(batch.frame(index))) {
-            Some(info) => info,
-            None => return Err(DropReason::Truncated),
-        };
+        let parsed = if info.is_none() { FrameInfo::parse(batch.frame(index)) } else { None };
+        let info = info.or(parsed.as_ref()).ok_or(DropReason::Truncated)?;
         if vnet.is_gso() {
-            return self.emit_split(batch, index, vnet, &info, targets);
+            return self.emit_split(batch, index, vnet, info, targets);
         }
         let packet = batch.span(index).len - u32::from(info.l3_offset);
         if !vteps.is_empty() && packet > self.segment.mtu {
@@ -151,7 +154,7 @@ impl Emitter<'_> {
         }
         let delivered = self.deliver_to_all(batch.span(index), VnetHeader::default(), targets);
         if !vteps.is_empty() {
-            let source = self.source_port(batch.frame(index), &info);
+            let source = self.source_port(batch.frame(index), info);
             let body = self.encapsulate(batch, index);
             for vtep in vteps {
                 self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
@@ -295,6 +298,7 @@ fn skip(span: Span, bytes: u32) -> Span {
 /// A kernel VXLAN peer whose underlay keeps offloads (a veth pair, most often) leaves inner checksums partial, and
 /// sends TCP super-frames as one datagram. A frame above the segment's MTU is such a super-frame: cut to the MTU it
 /// is what the peer would have sent on another wire.
+#[inline]
 pub(super) fn recognise(
     frame: &mut [u8],
     info: &FrameInfo,
@@ -308,6 +312,16 @@ pub(super) fn recognise(
             _ => VnetHeader::default(),
         });
     }
+    recognise_super_frame(frame, info, mtu, partial)
+}
+
+/// The part of [`recognise`] for a frame above the segment's MTU.
+fn recognise_super_frame(
+    frame: &mut [u8],
+    info: &FrameInfo,
+    mtu: u32,
+    partial: bool,
+) -> Result<VnetHeader, DropReason> {
     let headers = u32::from(info.payload_offset - info.l3_offset);
     // Whoever cuts it takes everything behind the headers for payload: there may be no padding.
     let gso_type = match (info.l3, info.l4) {

@@ -119,13 +119,15 @@ impl FrameInfo {
         if ethertype == TYPE_VLAN || ethertype == TYPE_QINQ {
             (ethertype, l3_offset) = behind_tags(frame, ethertype);
         }
-        let ip = match ethertype {
-            TYPE_IPV4 => parse_v4(frame, l3_offset),
-            TYPE_IPV6 => parse_v6(frame, l3_offset),
-            _ => Err(IpError::Version),
-        };
-        if let Ok(info) = ip {
-            return Some(info);
+        // Returned at once, each on its own: joined in one variable they would be copied.
+        if ethertype == TYPE_IPV4 {
+            if let Ok(info) = parse_v4(frame, l3_offset) {
+                return Some(info);
+            }
+        } else if ethertype == TYPE_IPV6 {
+            if let Ok(info) = parse_v6(frame, l3_offset) {
+                return Some(info);
+            }
         }
         let offset = narrow(l3_offset);
         Some(FrameInfo {
@@ -153,11 +155,11 @@ impl FrameInfo {
     pub fn parse_ip(packet: &[u8]) -> Result<FrameInfo, IpError> {
         match packet.first().ok_or(IpError::Truncated)? >> 4 {
             4 => {
-                let info = parse_v4(packet, 0)?;
-                if !ip::verify_v4_header(packet) {
+                let info = parse_v4(packet, 0);
+                if info.is_ok() && !ip::verify_v4_header(packet) {
                     return Err(IpError::HeaderChecksum);
                 }
-                Ok(info)
+                info
             }
             6 => parse_v6(packet, 0),
             _ => Err(IpError::Version),
@@ -173,18 +175,28 @@ impl FrameInfo {
     /// to provoke, but this is no cryptographic function.
     #[inline]
     pub fn flow_hash(&self, frame: &[u8], seed: u64) -> u32 {
-        let l3 = usize::from(self.l3_offset);
         let mut hash = Mixer::new(seed);
         match self.l3 {
             L3::Ipv4 => {
-                hash.add(u64_at(frame, l3 + 12), self.transport_key(frame));
+                let addresses = u64_at(frame, usize::from(self.l3_offset) + 12);
+                hash.add(addresses, self.transport_key(frame));
             }
+            _ => self.add_long_addresses(frame, &mut hash),
+        }
+        hash.finish()
+    }
+
+    /// The part of the flow hash that is more than a few instructions.
+    #[inline(never)]
+    fn add_long_addresses(&self, frame: &[u8], hash: &mut Mixer) {
+        let l3 = usize::from(self.l3_offset);
+        match self.l3 {
             L3::Ipv6 => {
                 hash.add(u64_at(frame, l3 + 8), u64_at(frame, l3 + 16));
                 hash.add(u64_at(frame, l3 + 24), u64_at(frame, l3 + 32));
                 hash.add(self.transport_key(frame), 0);
             }
-            L3::Other => {
+            _ => {
                 // Both addresses in twelve bytes; the last EtherType, that behind the tags.
                 let ethertype = l3.checked_sub(2).and_then(|at| u16_at(frame, at)).unwrap_or(0);
                 let addresses = u64_at(frame, 0);
@@ -192,7 +204,6 @@ impl FrameInfo {
                 hash.add(addresses, u64::from(rest) << 16 | u64::from(ethertype));
             }
         }
-        hash.finish()
     }
 
     /// Ports and protocol as one number; 0 for fragments.
@@ -280,7 +291,8 @@ fn parse_v4(bytes: &[u8], at: usize) -> Result<FrameInfo, IpError> {
     })
 }
 
-#[inline]
+/// Not inlined, so that the rest of parsing is small enough to be.
+#[inline(never)]
 fn parse_v6(bytes: &[u8], at: usize) -> Result<FrameInfo, IpError> {
     let header: &[u8; V6_HEADER_LEN] = array_at(bytes, at).ok_or(IpError::Truncated)?;
     if header[0] >> 4 != 6 {
@@ -321,7 +333,7 @@ fn parse_v6(bytes: &[u8], at: usize) -> Result<FrameInfo, IpError> {
 }
 
 /// TCP or UDP at `at` of a packet that ends where its IP length says, and where its payload starts.
-#[inline]
+#[inline(always)]
 fn ports(packet: &[u8], at: usize, protocol: u8) -> (L4, usize) {
     match protocol {
         ip::PROTO_TCP => {
@@ -336,7 +348,7 @@ fn ports(packet: &[u8], at: usize, protocol: u8) -> (L4, usize) {
 }
 
 /// `l4` if its header of `len` bytes fits.
-#[inline]
+#[inline(always)]
 fn fixed(l4: L4, packet: &[u8], at: usize, len: usize) -> (L4, usize) {
     if at + len <= packet.len() { (l4, at + len) } else { (L4::Other, at) }
 }
