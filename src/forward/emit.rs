@@ -83,23 +83,13 @@ impl Emitter<'_> {
                 Ok(1)
             }
             Targets::Vtep(vtep) if vnet.is_zero() => {
-                let frame = batch.frame(index);
-                // Used where it lies: a copy would wait for the stores that have just made it.
-                let parsed;
-                let info = match info {
-                    Some(info) => info,
-                    None => {
-                        parsed = FrameInfo::parse(frame);
-                        parsed.as_ref().ok_or(DropReason::Truncated)?
-                    }
-                };
-                if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
-                    return Err(DropReason::TooBig);
+                if let Some(info) = info {
+                    return self.transmit_to_one(batch, index, info, vtep);
                 }
-                let source = self.source_port(frame, info);
-                let body = self.encapsulate(batch, index);
-                self.transmit(Transmit { vtep: **vtep, source, head: Span::default(), body });
-                Ok(1)
+                // Used where it lies: a copy would wait for the stores that have just made it.
+                let parsed = FrameInfo::parse(batch.frame(index));
+                let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
+                self.transmit_to_one(batch, index, info, vtep)
             }
             _ => self.emit_any(batch, index, vnet, info, targets),
         }
@@ -161,6 +151,25 @@ impl Emitter<'_> {
             }
         }
         Ok(delivered + vteps.len() as u64)
+    }
+
+    /// Emits frame `index` as it is, encapsulated, to one VTEP.
+    #[inline]
+    fn transmit_to_one(
+        &mut self,
+        batch: &mut Batch,
+        index: usize,
+        info: &FrameInfo,
+        vtep: &VtepId,
+    ) -> Result<u64, DropReason> {
+        let frame = batch.frame(index);
+        if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
+            return Err(DropReason::TooBig);
+        }
+        let source = self.source_port(frame, info);
+        let body = self.encapsulate(batch, index);
+        self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
+        Ok(1)
     }
 
     /// Puts in front of frame `index` what goes between it and the outer UDP header.
