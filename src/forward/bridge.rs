@@ -225,8 +225,9 @@ impl Forwarder {
             }
             _ => None,
         };
-        let info = FrameInfo::parse(frame).ok_or(DropReason::Truncated)?;
-        let vnet = recognise(frame, &info, segment.mtu);
+        let parsed = FrameInfo::parse(frame);
+        let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
+        let vnet = recognise(frame, info, segment.mtu);
         let mut emitter = self.emitter(context, segment, output);
         let Some(port) = target else {
             let targets =
@@ -237,11 +238,16 @@ impl Forwarder {
     }
 }
 
-/// The segment and the VTEP of a datagram.
-#[derive(Clone, Copy)]
+/// The VNI and sender of a datagram, and what was found for them.
 struct Origin<'a> {
     vni: Vni,
     source: SourceKey,
+    found: Found<'a>,
+}
+
+/// The segment and the VTEP of a datagram.
+#[derive(Clone, Copy)]
+struct Found<'a> {
     segment: &'a SegmentEntry,
     bridge: &'a Bridge,
     /// `None` when the segment does not know the sender.
@@ -262,20 +268,27 @@ struct Origins<'a> {
 
 impl<'a> Origins<'a> {
     #[inline]
-    fn find(&mut self, vni: Vni, source: SourceKey) -> Option<Origin<'a>> {
-        if let Some(last) = self.last
+    fn find(&mut self, vni: Vni, source: SourceKey) -> Option<Found<'a>> {
+        if let Some(last) = &self.last
             && last.vni == vni
             && last.source == source
         {
-            return Some(last);
+            return Some(last.found);
         }
+        self.find_another(vni, source)
+    }
+
+    #[inline(never)]
+    fn find_another(&mut self, vni: Vni, source: SourceKey) -> Option<Found<'a>> {
         self.flush();
+        self.last = None;
         self.recent = Recent::default();
         let segment = self.tables.segment(SegmentId { udp_port: self.udp_port, vni: Some(vni) })?;
         let vtep: Option<VtepId> = segment.peers.get(&source).copied();
         let vtep = vtep.and_then(|vtep| self.tables.vtep(vtep));
-        self.last = Some(Origin { vni, source, segment, bridge: segment.bridge()?, vtep });
-        self.last
+        let found = Found { segment, bridge: segment.bridge()?, vtep };
+        self.last = Some(Origin { vni, source, found });
+        Some(found)
     }
 
     /// Notes a datagram of `bytes` bytes that was accepted from the last origin found.
@@ -288,11 +301,11 @@ impl<'a> Origins<'a> {
     /// Counts what was accepted from the last origin.
     fn flush(&mut self) {
         let (datagrams, bytes) = (take(&mut self.datagrams), take(&mut self.bytes));
-        let Some(last) = self.last else { return };
-        if let Some(vtep) = last.vtep {
+        let Some(Origin { found, .. }) = &self.last else { return };
+        if let Some(vtep) = found.vtep {
             vtep.counters.of(self.worker).received(datagrams, bytes);
         }
         let headers = datagrams * vxlan::HEADER_LEN as u64;
-        last.segment.counters.of(self.worker).received(datagrams, bytes - headers);
+        found.segment.counters.of(self.worker).received(datagrams, bytes - headers);
     }
 }

@@ -73,7 +73,7 @@ impl Emitter<'_> {
         batch: &mut Batch,
         index: usize,
         vnet: VnetHeader,
-        info: Option<FrameInfo>,
+        info: Option<&FrameInfo>,
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
         match targets {
@@ -83,18 +83,13 @@ impl Emitter<'_> {
                 Ok(1)
             }
             Targets::Vtep(vtep) if vnet.is_zero() => {
-                let frame = batch.frame(index);
-                let info = match info {
-                    Some(info) => info,
-                    None => FrameInfo::parse(frame).ok_or(DropReason::Truncated)?,
-                };
-                if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
-                    return Err(DropReason::TooBig);
+                if let Some(info) = info {
+                    return self.transmit_to_one(batch, index, info, vtep);
                 }
-                let source = self.source_port(frame, &info);
-                let body = self.encapsulate(batch, index);
-                self.transmit(Transmit { vtep: **vtep, source, head: Span::default(), body });
-                Ok(1)
+                // Used where it lies: a copy would wait for the stores that have just made it.
+                let parsed = FrameInfo::parse(batch.frame(index));
+                let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
+                self.transmit_to_one(batch, index, info, vtep)
             }
             _ => self.emit_any(batch, index, vnet, info, targets),
         }
@@ -106,7 +101,7 @@ impl Emitter<'_> {
         batch: &mut Batch,
         index: usize,
         vnet: VnetHeader,
-        info: Option<FrameInfo>,
+        info: Option<&FrameInfo>,
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
         if targets.is_empty() {
@@ -121,19 +116,17 @@ impl Emitter<'_> {
         batch: &mut Batch,
         index: usize,
         vnet: VnetHeader,
-        info: Option<FrameInfo>,
+        info: Option<&FrameInfo>,
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
         let vteps = targets.vteps();
         if vteps.is_empty() && targets.ports().all(|port| port.offload) {
             return Ok(self.deliver_to_all(batch.span(index), vnet, targets));
         }
-        let info = match info.or_else(|| FrameInfo::parse(batch.frame(index))) {
-            Some(info) => info,
-            None => return Err(DropReason::Truncated),
-        };
+        let parsed = if info.is_none() { FrameInfo::parse(batch.frame(index)) } else { None };
+        let info = info.or(parsed.as_ref()).ok_or(DropReason::Truncated)?;
         if vnet.is_gso() {
-            return self.emit_split(batch, index, vnet, &info, targets);
+            return self.emit_split(batch, index, vnet, info, targets);
         }
         let packet = batch.span(index).len - u32::from(info.l3_offset);
         if !vteps.is_empty() && packet > self.segment.mtu {
@@ -151,13 +144,32 @@ impl Emitter<'_> {
         }
         let delivered = self.deliver_to_all(batch.span(index), VnetHeader::default(), targets);
         if !vteps.is_empty() {
-            let source = self.source_port(batch.frame(index), &info);
+            let source = self.source_port(batch.frame(index), info);
             let body = self.encapsulate(batch, index);
             for vtep in vteps {
                 self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
             }
         }
         Ok(delivered + vteps.len() as u64)
+    }
+
+    /// Emits frame `index` as it is, encapsulated, to one VTEP.
+    #[inline]
+    fn transmit_to_one(
+        &mut self,
+        batch: &mut Batch,
+        index: usize,
+        info: &FrameInfo,
+        vtep: &VtepId,
+    ) -> Result<u64, DropReason> {
+        let frame = batch.frame(index);
+        if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
+            return Err(DropReason::TooBig);
+        }
+        let source = self.source_port(frame, info);
+        let body = self.encapsulate(batch, index);
+        self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
+        Ok(1)
     }
 
     /// Puts in front of frame `index` what goes between it and the outer UDP header.

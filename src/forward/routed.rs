@@ -19,12 +19,12 @@ use super::{Context, Fate, Forwarder, Tally};
 /// "Don't fragment" in the first byte of the IPv4 flags and offset field (RFC 791 §3.1).
 const DONT_FRAGMENT: u8 = 0x40;
 
-fn parse(packet: &[u8]) -> Result<FrameInfo, DropReason> {
-    FrameInfo::parse_ip(packet).map_err(|error| match error {
+fn refusal(error: &IpError) -> DropReason {
+    match error {
         IpError::Truncated => DropReason::Truncated,
         IpError::Version => DropReason::NotIp,
         _ => DropReason::BadIpHeader,
-    })
+    }
 }
 
 fn destination(packet: &[u8], info: &FrameInfo) -> Result<IpAddr, DropReason> {
@@ -84,10 +84,11 @@ impl Forwarder {
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
         let packet = batch.frame_mut(index);
-        let info = parse(packet)?;
-        let to = destination(packet, &info)?;
+        let parsed = FrameInfo::parse_ip(packet);
+        let info = parsed.as_ref().map_err(refusal)?;
+        let to = destination(packet, info)?;
         let hop = routed.fib.lookup(to).ok_or(DropReason::NoRoute)?;
-        if ttl(packet, &info) <= 1 {
+        if ttl(packet, info) <= 1 {
             return Err(DropReason::TtlExceeded);
         }
         let len = packet.len();
@@ -124,7 +125,7 @@ impl Forwarder {
         output: &mut Output,
     ) {
         let packet = batch.frame(index);
-        let Ok(info) = parse(packet) else { return };
+        let Ok(info) = FrameInfo::parse_ip(packet) else { return };
         let problem = match reason {
             DropReason::TtlExceeded => Problem::TimeExceeded,
             DropReason::NoRoute => Problem::NoRoute,
@@ -195,8 +196,9 @@ impl Forwarder {
             None => return Err(DropReason::UnknownVtep),
         }
         segment.counters.of(context.worker).received(1, packet.len() as u64);
-        let info = parse(packet)?;
-        let port = match routed.fib.lookup(destination(packet, &info)?) {
+        let parsed = FrameInfo::parse_ip(packet);
+        let info = parsed.as_ref().map_err(refusal)?;
+        let port = match routed.fib.lookup(destination(packet, info)?) {
             Some(Location::Port(port)) => tables.port(port),
             Some(Location::Vtep(_)) => return Err(DropReason::SplitHorizon),
             // With one port there is no choice: the host behind it routes what has no route here.
@@ -206,7 +208,7 @@ impl Forwarder {
             },
         };
         let targets = Targets::Port(port.ok_or(DropReason::NoRoute)?);
-        let vnet = recognise(packet, &info, segment.mtu);
+        let vnet = recognise(packet, info, segment.mtu);
         let mut emitter = self.emitter(context, segment, output);
         emitter.emit(batch, index, vnet, Some(info), &targets).map(Fate::Forwarded)
     }

@@ -117,13 +117,22 @@ impl FrameInfo {
     // registers. As a call, with the result going through memory, parse and hash take twice as long.
     #[inline(always)]
     pub fn parse(frame: &[u8]) -> Option<FrameInfo> {
-        let ip = match u16_at(frame, eth::HEADER_LEN - 2)? {
-            TYPE_IPV4 => parse_v4(frame, eth::HEADER_LEN).ok(),
-            TYPE_IPV6 => parse_v6(frame, eth::HEADER_LEN).ok(),
+        // Returned at once, each on its own: joined in one variable they would be copied.
+        match u16_at(frame, eth::HEADER_LEN - 2)? {
+            TYPE_IPV4 => {
+                if let Ok(info) = parse_v4(frame, eth::HEADER_LEN) {
+                    return Some(info);
+                }
+            }
+            TYPE_IPV6 => {
+                if let Ok(info) = parse_v6(frame, eth::HEADER_LEN) {
+                    return Some(info);
+                }
+            }
             TYPE_VLAN | TYPE_QINQ => return Some(parse_tagged(frame)),
-            _ => None,
-        };
-        Some(ip.unwrap_or_else(|| FrameInfo::opaque(frame, eth::HEADER_LEN)))
+            _ => {}
+        }
+        Some(FrameInfo::opaque(frame, eth::HEADER_LEN))
     }
 
     /// A frame whose L3, if any, starts at `l3_offset` and is not understood.
@@ -155,11 +164,11 @@ impl FrameInfo {
     pub fn parse_ip(packet: &[u8]) -> Result<FrameInfo, IpError> {
         match packet.first().ok_or(IpError::Truncated)? >> 4 {
             4 => {
-                let info = parse_v4(packet, 0)?;
-                if !ip::verify_v4_header(packet) {
+                let info = parse_v4(packet, 0);
+                if info.is_ok() && !ip::verify_v4_header(packet) {
                     return Err(IpError::HeaderChecksum);
                 }
-                Ok(info)
+                info
             }
             6 => parse_v6(packet, 0),
             _ => Err(IpError::Version),
@@ -175,18 +184,28 @@ impl FrameInfo {
     /// to provoke, but this is no cryptographic function.
     #[inline]
     pub fn flow_hash(&self, frame: &[u8], seed: u64) -> u32 {
-        let l3 = usize::from(self.l3_offset);
         let mut hash = Mixer::new(seed);
         match self.l3 {
             L3::Ipv4 => {
-                hash.add(u64_at(frame, l3 + 12), self.transport_key(frame));
+                let addresses = u64_at(frame, usize::from(self.l3_offset) + 12);
+                hash.add(addresses, self.transport_key(frame));
             }
+            _ => self.add_long_addresses(frame, &mut hash),
+        }
+        hash.finish()
+    }
+
+    /// The part of the flow hash that is more than a few instructions.
+    #[inline(never)]
+    fn add_long_addresses(&self, frame: &[u8], hash: &mut Mixer) {
+        let l3 = usize::from(self.l3_offset);
+        match self.l3 {
             L3::Ipv6 => {
                 hash.add(u64_at(frame, l3 + 8), u64_at(frame, l3 + 16));
                 hash.add(u64_at(frame, l3 + 24), u64_at(frame, l3 + 32));
                 hash.add(self.transport_key(frame), 0);
             }
-            L3::Other => {
+            _ => {
                 // Both addresses in twelve bytes; the last EtherType, that behind the tags.
                 let ethertype = l3.checked_sub(2).and_then(|at| u16_at(frame, at)).unwrap_or(0);
                 let addresses = u64_at(frame, 0);
@@ -194,7 +213,6 @@ impl FrameInfo {
                 hash.add(addresses, u64::from(rest) << 16 | u64::from(ethertype));
             }
         }
-        hash.finish()
     }
 
     /// Ports and protocol as one number; 0 for fragments.

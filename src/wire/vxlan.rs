@@ -132,8 +132,7 @@ impl std::error::Error for DecodeError {}
 /// The header for a VNI: the I flag set and all reserved bits zero (RFC 7348 §5).
 #[inline]
 pub const fn encode(vni: Vni) -> [u8; HEADER_LEN] {
-    let [_, a, b, c] = vni.0.to_be_bytes();
-    [FLAG_VNI, 0, 0, 0, a, b, c, 0]
+    ((FLAG_VNI as u64) << 56 | (vni.0 as u64) << 8).to_be_bytes()
 }
 
 /// The VNI from the header that `bytes` starts with; the frame follows it.
@@ -144,15 +143,18 @@ pub const fn encode(vni: Vni) -> [u8; HEADER_LEN] {
 /// refuses them.
 #[inline]
 pub fn decode(bytes: &[u8], reserved: ReservedBits) -> Result<Vni, DecodeError> {
-    let &[flags, r1, r2, r3, a, b, c, r4] =
-        array_at::<HEADER_LEN>(bytes, 0).ok_or(DecodeError::Truncated)?;
-    if flags & FLAG_VNI == 0 {
+    // The header as one number: flags, 24 reserved bits, VNI, 8 reserved bits.
+    let header = array_at::<HEADER_LEN>(bytes, 0).ok_or(DecodeError::Truncated)?;
+    let header = u64::from_be_bytes(*header);
+    let flag = (FLAG_VNI as u64) << 56;
+    let vni = header >> 8 & Vni::MAX.0 as u64;
+    if header & flag == 0 {
         return Err(DecodeError::NoVni);
     }
-    if reserved == ReservedBits::Refuse && ((flags & !FLAG_VNI) | r1 | r2 | r3 | r4) != 0 {
+    if reserved == ReservedBits::Refuse && header != flag | vni << 8 {
         return Err(DecodeError::ReservedBits);
     }
-    Ok(Vni(u32::from_be_bytes([0, a, b, c])))
+    Ok(Vni(vni as u32))
 }
 
 #[cfg(test)]
