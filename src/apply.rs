@@ -22,13 +22,13 @@ use crate::wire::MacAddr;
 
 /// A change of shared learned state, done once nothing can fail any more.
 #[derive(Debug)]
-enum Effect {
+pub(crate) enum Effect {
     Forget(Arc<Fdb>, MacAddr),
     Flush(Arc<Fdb>, Flushed),
 }
 
 #[derive(Debug)]
-enum Flushed {
+pub(crate) enum Flushed {
     All,
     At(Location),
     Behind(HashSet<VtepId>),
@@ -36,9 +36,14 @@ enum Flushed {
 }
 
 impl Effect {
-    fn run(self, second: u32) {
+    /// Whether a worker that still goes by the tables before could undo it.
+    pub(crate) fn bears_repetition(&self) -> bool {
+        matches!(self, Self::Flush(_, Flushed::Behind(_)))
+    }
+
+    pub(crate) fn run(&self, second: u32) {
         match self {
-            Self::Forget(fdb, mac) => fdb.forget(mac),
+            Self::Forget(fdb, mac) => fdb.forget(*mac),
             Self::Flush(fdb, which) => fdb.remove_if(
                 second,
                 |entry| match &which {
@@ -68,6 +73,17 @@ impl Tables {
         now: Duration,
         changes: impl IntoIterator<Item = Change>,
     ) -> Result<Vec<PortId>, Error> {
+        let changed = self.changed(changes)?;
+        changed.effects.iter().for_each(|effect| effect.run(seconds(now)));
+        *self = changed.tables;
+        Ok(changed.ports)
+    }
+
+    /// What the tables would be with `changes`, and what is to be forgotten then.
+    pub(crate) fn changed(
+        &self,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<Changed, Error> {
         let mut draft = Draft {
             tables: self.clone(),
             dirty: Vec::new(),
@@ -80,12 +96,18 @@ impl Tables {
             draft.change(change)?;
         }
         draft.settle_peers()?;
-        for effect in draft.effects {
-            effect.run(seconds(now));
-        }
-        *self = draft.tables;
-        Ok(draft.added)
+        let Draft { tables, added: ports, effects, .. } = draft;
+        Ok(Changed { tables, ports, effects })
     }
+}
+
+/// The outcome of changes.
+pub(crate) struct Changed {
+    pub(crate) tables: Tables,
+    /// Ports that were added, in order.
+    pub(crate) ports: Vec<PortId>,
+    /// What the shared FDBs are to forget.
+    pub(crate) effects: Vec<Effect>,
 }
 
 /// Tables being changed.
@@ -109,13 +131,17 @@ impl Draft {
             Change::RemovePort(port) => self.remove_port(port),
             Change::AddPeer { segment, vtep } => {
                 let id = self.vtep(segment, vtep)?;
-                add(&mut self.segment(segment)?.named_peers, id);
+                let peers = &mut self.segment(segment)?.named_peers;
+                peers.insert(id);
+                if peers.len() > MAX_ENTRIES {
+                    return Err(Error::Limit { what: "peers of a segment", limit: MAX_ENTRIES });
+                }
                 Ok(())
             }
             Change::RemovePeer { segment, vtep } => {
                 let id = self.known_vtep(vtep)?;
                 let entry = self.segment(segment)?;
-                let named = remove(&mut entry.named_peers, id);
+                let named = entry.named_peers.remove(&id);
                 let discovered = remove(&mut entry.discovered, id);
                 found(named || discovered, || format!("peer {vtep} of segment {segment}"))
             }
@@ -202,7 +228,7 @@ impl Draft {
             open: segment.open,
             ports: SmallVec::new(),
             table,
-            named_peers: SmallVec::new(),
+            named_peers: HashSet::with_hasher(Seeded(seed)),
             discovered: SmallVec::new(),
             peers: HashMap::with_hasher(Seeded(seed)),
             counters: Arc::new(PerWorker::new(self.tables.workers)),
@@ -349,6 +375,12 @@ impl Draft {
             return Ok(*id);
         }
         let ip = address.ip();
+        if ip == self.tables.local && address.port() == segment.udp_port {
+            return Err(Error::conflict(
+                format_args!("VTEP {address} in segment {segment}"),
+                "it is this node itself, which would hear its own frames",
+            ));
+        }
         if ip.is_unspecified() || ip.is_multicast() || address.port() == 0 {
             return Err(Error::invalid(
                 "VTEP",
@@ -420,11 +452,12 @@ impl Draft {
             let (peers, vteps) = (&mut entry.peers, &self.tables.vteps);
             entry.discovered.retain(|vtep| {
                 let address = vteps.get(vtep.0).map(|entry| SourceKey::from(entry.address.ip()));
-                let stays = address.is_some_and(|key| *peers.entry(key).or_insert(*vtep) == *vtep);
-                if stays {
+                let stays = address.filter(|key| !peers.contains_key(key));
+                if let Some(key) = stays {
+                    peers.insert(key, *vtep);
                     gone.remove(vtep);
                 }
-                stays
+                stays.is_some()
             });
             unnamed.extend(&gone);
             if let (false, Some(bridge)) = (gone.is_empty(), entry.bridge()) {
@@ -454,7 +487,7 @@ fn as_vtep(location: Location) -> Option<VtepId> {
 
 /// All VTEPs that the control plane names in the segment, with repetitions.
 fn named_vteps(entry: &SegmentEntry) -> Vec<VtepId> {
-    let mut named = entry.named_peers.to_vec();
+    let mut named: Vec<VtepId> = entry.named_peers.iter().copied().collect();
     match &entry.table {
         SegmentTable::Bridge(bridge) => {
             named.extend(&bridge.flood);

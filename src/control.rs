@@ -2,18 +2,21 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, TryLockError, Weak};
+use std::time::Duration;
 
 use crate::Error;
+use crate::apply::{Changed, Effect};
 use crate::change::{Change, Flush};
 use crate::event::Event;
+use crate::fdb::seconds;
 use crate::fib::Prefix;
 use crate::io::{Device, PortQueue, SocketOptions, UdpSocket, run_in};
 use crate::listing::{FdbEntry, PortInfo, Route, SegmentInfo};
 use crate::segment::{Destination, PortId, Segment, SegmentId};
 use crate::shared::{Listener, Registry, Shared, lock};
 use crate::stats::Stats;
-use crate::tables::Tables;
 use crate::wire::MacAddr;
 
 /// A UDP port that the dataplane receives on.
@@ -35,6 +38,12 @@ pub struct UnderlayInfo {
 pub struct Control {
     shared: Arc<Shared>,
 }
+
+/// Longest wait for the workers to close what was removed.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
+
+/// Flushes kept to be repeated.
+const MAX_FLUSHES: usize = 1024;
 
 /// A UDP port that a change begins to use.
 struct Opening {
@@ -69,7 +78,8 @@ impl Control {
         Ok(id)
     }
 
-    /// Removes a segment with its ports, entries and routes, and closes their devices.
+    /// Removes a segment with its ports, entries and routes. Devices and sockets are closed as with
+    /// [`Control::detach`].
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -96,11 +106,12 @@ impl Control {
         let queues = device.into_queues(self.shared.config.workers)?;
         let registry = lock(&self.shared.registry);
         let arrivals = Arrivals { queues, ..Arrivals::default() };
-        let ports = self.apply_locked(registry, vec![add], arrivals)?;
+        let (ports, _) = self.apply_locked(registry, vec![add], arrivals)?;
         ports.first().copied().ok_or_else(|| Error::not_found("the port just added"))
     }
 
-    /// Detaches a port and closes its device.
+    /// Detaches a port. Its device is closed when this returns, unless a worker is busy for longer than a second or the
+    /// embedder runs the workers: see [`Control::settled`].
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -135,7 +146,7 @@ impl Control {
     /// Removes a VTEP from the flood list.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// Those of [`Control::apply`].
     pub fn remove_flood(&self, segment: SegmentId, vtep: SocketAddr) -> Result<(), Error> {
         self.one(Change::RemoveFlood { segment, vtep })
     }
@@ -156,7 +167,7 @@ impl Control {
     /// Removes the FDB entry of a MAC address, static or learned.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// Those of [`Control::apply`].
     pub fn remove_fdb(&self, segment: SegmentId, mac: MacAddr) -> Result<(), Error> {
         self.one(Change::RemoveFdb { segment, mac })
     }
@@ -185,7 +196,7 @@ impl Control {
     /// Removes a route.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// Those of [`Control::apply`].
     pub fn remove_route(&self, segment: SegmentId, prefix: Prefix) -> Result<(), Error> {
         self.one(Change::RemoveRoute { segment, prefix })
     }
@@ -209,8 +220,23 @@ impl Control {
         let registry = lock(&self.shared.registry);
         let arrivals =
             Arrivals { openings: self.open_listeners(&registry, &changes)?, ..Arrivals::default() };
-        self.apply_locked(registry, changes, arrivals)?;
+        let closes =
+            |change: &Change| matches!(change, Change::RemovePort(_) | Change::RemoveSegment(_));
+        let closing = changes.iter().any(closes);
+        let (_, version) = self.apply_locked(registry, changes, arrivals)?;
+        if closing && self.shared.threaded.load(Ordering::Relaxed) {
+            self.shared.wait_for(version, CLOSING_TIME);
+        }
         Ok(())
+    }
+
+    /// Waits until every worker has taken up all changes made so far, at most `timeout`, and says whether they have:
+    /// the devices and sockets of what was removed are closed then.
+    ///
+    /// For dataplanes whose workers the embedder runs; otherwise removing waits by itself.
+    #[must_use]
+    pub fn settled(&self, timeout: Duration) -> bool {
+        self.shared.wait_for(self.shared.tables.version(), timeout)
     }
 
     /// As [`Control::apply`], for a worker, which must not wait: does nothing if another call is under way.
@@ -268,6 +294,10 @@ impl Control {
         let local = SocketAddr::new(config.local, udp_port);
         let namespace = self.shared.namespace.as_ref().map(AsFd::as_fd);
         let opened = run_in(namespace, || {
+            if options.reuse_port {
+                // Shared among the workers, but with nobody else: another dataplane would get half of the datagrams.
+                UdpSocket::open(local, &SocketOptions { reuse_port: false, ..options })?;
+            }
             (0..config.workers)
                 .map(|_| UdpSocket::open(local, &options))
                 .collect::<Result<Vec<_>, Error>>()
@@ -282,6 +312,17 @@ impl Control {
         let weak = sockets.iter().map(Arc::downgrade).collect();
         let listener = Listener { sockets: weak, receive_buffer, send_buffer };
         Ok(Opening { udp_port, sockets, listener })
+    }
+
+    /// Makes the shared FDBs forget what the changes say. A worker in the middle of a batch still learns by the tables
+    /// before, so what is behind VTEPs that are peers no more is forgotten once more at the next tick.
+    fn forget(&self, effects: Vec<Effect>) {
+        let second = seconds(self.shared.now());
+        effects.iter().for_each(|effect| effect.run(second));
+        let mut flushes = lock(&self.shared.flushes);
+        flushes.extend(effects.into_iter().filter(Effect::bears_repetition));
+        // Without workers there are no ticks, and nobody learns.
+        flushes.truncate(MAX_FLUSHES);
     }
 
     fn report_small_buffers(&self, udp_port: u16, listener: &Listener) {
@@ -303,9 +344,8 @@ impl Control {
         mut registry: MutexGuard<'_, Registry>,
         changes: Vec<Change>,
         arrivals: Arrivals,
-    ) -> Result<Vec<PortId>, Error> {
-        let mut tables: Tables = (*self.shared.tables.current()).clone();
-        let ports = tables.apply(self.shared.now(), changes)?;
+    ) -> Result<(Vec<PortId>, u64), Error> {
+        let Changed { tables, ports, effects } = self.shared.tables.current().changed(changes)?;
         let udp_ports: Vec<u16> = tables.udp_ports().collect();
         for opening in &arrivals.openings {
             self.report_small_buffers(opening.udp_port, &opening.listener);
@@ -332,10 +372,11 @@ impl Control {
                 }
             }
         }
-        self.shared.tables.publish(tables);
+        let version = self.shared.tables.publish(tables);
+        self.forget(effects);
         drop(registry);
         self.shared.wake();
-        Ok(ports)
+        Ok((ports, version))
     }
 
     /// All segments.

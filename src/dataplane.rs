@@ -1,6 +1,7 @@
 //! A running dataplane: built, started, observed, stopped.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use crate::Error;
@@ -28,6 +29,7 @@ impl Dataplane {
     /// Those of [`Dataplane::build`], and [`Error::Io`] when a thread cannot be started.
     pub fn start(config: Config) -> Result<Self, Error> {
         let (mut dataplane, workers) = Self::build(config)?;
+        dataplane.shared.threaded.store(true, Ordering::Relaxed);
         for (index, worker) in workers.into_iter().enumerate() {
             let thread = thread::Builder::new()
                 .name(format!("overplane-{index}"))

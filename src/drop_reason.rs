@@ -92,8 +92,8 @@ drop_reasons! {
         "The frame came from the underlay and its destination is behind another VTEP.",
         "Nothing if rare (a host has just moved); otherwise the peer's tables name the wrong VTEP.";
     NoDestination, Decision, "no_destination",
-        "The destination is unknown or a group and there is nobody else to flood to.",
-        "Add VTEPs to the flood list, or static entries for the hosts behind them.";
+        "There is nobody to flood to, or a routed segment got a packet for a group or a link-local address.",
+        "Add VTEPs to the flood list, or static entries; in routed segments nothing: such packets end on their link.";
     NotIp, Decision, "not_ip",
         "A routed segment got something that is neither IPv4 nor IPv6.",
         "Check that the device is a TUN and that the peer uses the udp backend.";
@@ -119,7 +119,7 @@ drop_reasons! {
         "The underlay socket or interface had no room (EAGAIN, ENOBUFS).",
         "Raise the send buffer and the interface's queue length; the network is slower than the hosts.";
     UnderlayTooBig, Output, "underlay_too_big",
-        "The datagram exceeds the underlay's path MTU (EMSGSIZE).",
+        "The datagram exceeds the underlay's path MTU (EMSGSIZE), or a flooded frame the segment's MTU.",
         "Lower the segment's MTU or raise the underlay's.";
     UnderlayUnreachable, Output, "underlay_unreachable",
         "The underlay has no way to the VTEP, or the peer refused (ENETUNREACH, EHOSTUNREACH, ECONNREFUSED, ...).",

@@ -25,6 +25,9 @@ pub const MAX_LIMIT: usize = 1 << 20;
 /// Entries in a bucket: four pairs of words fill one 64-byte cache line.
 const WAYS: usize = 4;
 
+/// Longest time for one ageing sweep through a table, in seconds.
+const MAX_SWEEP_SECONDS: u64 = 60;
+
 /// Marks a key word as used, so that no MAC address looks like an empty place.
 const USED: u64 = 1 << 63;
 
@@ -79,6 +82,8 @@ pub(crate) struct Fdb {
     /// Seconds after which an entry that was not refreshed is forgotten; [`NEVER`] is beyond every second.
     ageing: u64,
     len: AtomicUsize,
+    /// Where the next part of the ageing sweep starts.
+    swept: AtomicUsize,
     writer: Mutex<()>,
 }
 
@@ -114,6 +119,7 @@ impl Fdb {
             limit,
             ageing: ageing.map_or(NEVER, |ageing| seconds(ageing).into()),
             len: AtomicUsize::new(0),
+            swept: AtomicUsize::new(0),
             writer: Mutex::new(()),
         }
     }
@@ -237,11 +243,21 @@ impl Fdb {
     pub(crate) fn remove_if(
         &self,
         now: u32,
+        remove: impl FnMut(&LearnedEntry) -> bool,
+        removed: impl FnMut(LearnedEntry),
+    ) {
+        self.remove_from(&self.buckets, now, remove, removed);
+    }
+
+    fn remove_from(
+        &self,
+        buckets: &[Bucket],
+        now: u32,
         mut remove: impl FnMut(&LearnedEntry) -> bool,
         mut removed: impl FnMut(LearnedEntry),
     ) {
         let _guard = self.lock();
-        for entry in self.buckets.iter().flat_map(|bucket| &bucket.0) {
+        for entry in buckets.iter().flat_map(|bucket| &bucket.0) {
             if let Some(learned) = read(entry, now)
                 && remove(&learned)
             {
@@ -252,11 +268,19 @@ impl Fdb {
         }
     }
 
-    /// Removes entries that were not refreshed for the ageing time.
+    /// Removes entries that were not refreshed for the ageing time from a part of the table, so large that calls once
+    /// a second go through all of it in an eighth of the ageing time. Lookups do not trust such entries in any case.
     pub(crate) fn age(&self, now: u32, removed: impl FnMut(LearnedEntry)) {
-        if self.ageing != NEVER && self.len() > 0 {
-            self.remove_if(now, |entry| u64::from(entry.age) >= self.ageing, removed);
+        if self.ageing == NEVER || self.len() == 0 {
+            return;
         }
+        let calls = (self.ageing / 8).clamp(1, MAX_SWEEP_SECONDS) as usize;
+        let part = self.buckets.len().div_ceil(calls);
+        let start = self.swept.load(Ordering::Relaxed) % self.buckets.len();
+        let end = (start + part).min(self.buckets.len());
+        self.swept.store(end, Ordering::Relaxed);
+        let old = |entry: &LearnedEntry| u64::from(entry.age) >= self.ageing;
+        self.remove_from(&self.buckets[start..end], now, old, removed);
     }
 
     /// Entries that have not aged out, in no order.
@@ -344,7 +368,9 @@ mod tests {
             "a lookup does not trust it even before it is swept"
         );
         let mut aged = Vec::new();
-        fdb.age(500, |entry| aged.push(entry.mac));
+        for _ in 0..MAX_SWEEP_SECONDS {
+            fdb.age(500, |entry| aged.push(entry.mac));
+        }
         assert_eq!((aged, fdb.len()), (vec![mac(1).into()], 0));
     }
 
@@ -449,7 +475,7 @@ mod tests {
                         model.insert(n, (location, now));
                     }
                     Step::Wait(seconds) => now += seconds,
-                    Step::Sweep => fdb.age(now, |_| ()),
+                    Step::Sweep => (0..MAX_SWEEP_SECONDS).for_each(|_| fdb.age(now, |_| ())),
                     Step::Flush(location) => {
                         fdb.remove_if(now, |entry| entry.location == location, |_| ());
                         model.retain(|_, (at, _)| *at != location);

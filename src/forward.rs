@@ -223,19 +223,19 @@ fn learn_news(
     news: &mut u32,
     output: &mut Output,
 ) {
+    // Refusals cost as much as news.
+    *news -= 1;
     let learned = bridge.fdb.learn(mac, location, context.second);
     let mac = mac.into();
     match learned {
         Learned::Known | Learned::Later => {}
         Learned::Full => context.counters.learning_refused.add(1),
         Learned::New => {
-            *news -= 1;
             if let Some(at) = context.tables.destination(location) {
                 output.event(Event::Learned { segment, mac, at });
             }
         }
         Learned::Moved { from } => {
-            *news -= 1;
             if let Some(to) = context.tables.destination(location) {
                 let from = context.tables.destination(from);
                 output.event(Event::Moved { segment, mac, from, to });

@@ -74,7 +74,9 @@ pub fn split(
     let start = usize::from(info.payload_offset);
     let end = info.ip_end as usize;
     let transport = matches!(info.l4, L4::Tcp | L4::Udp);
+    let ordered = info.l3_offset <= info.l4_offset && info.l4_offset <= info.payload_offset;
     if !transport
+        || !ordered
         || info.fragment != Fragment::Whole
         || end > frame.len()
         || pseudo_sum(frame, info).is_none()

@@ -151,7 +151,7 @@ pub use {
     control::{Control, UnderlayInfo},
     dataplane::Dataplane,
     io::{ChannelError, ChannelPort, Device, DeviceKind},
-    worker::Worker,
+    worker::{Turn, Worker},
 };
 
 /// Bounds and defaults: nothing in a dataplane grows beyond these.

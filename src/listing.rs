@@ -1,5 +1,6 @@
 //! What the tables hold, as plain data for people and agents.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -195,10 +196,12 @@ impl Tables {
             self.segments.values().filter(|segment| segment.discovered.len() > MAX_DISCOVERED / 2)
         {
             let Some(bridge) = segment.bridge() else { continue };
-            let learned = bridge.fdb.list(seconds(now));
+            let locations = bridge.fdb.list(seconds(now)).into_iter().map(|entry| entry.location);
+            let in_use: HashSet<Location> = locations.collect();
             for vtep in &segment.discovered {
-                let in_use = learned.iter().any(|entry| entry.location == Location::Vtep(*vtep));
-                if let (false, Some(vtep)) = (in_use, self.vtep_address(*vtep)) {
+                if let (false, Some(vtep)) =
+                    (in_use.contains(&Location::Vtep(*vtep)), self.vtep_address(*vtep))
+                {
                     changes.push(Change::RemovePeer { segment: segment.id, vtep });
                 }
             }

@@ -22,8 +22,13 @@ const MAX_DISCOVERIES: usize = 8;
 /// From which UDP port a datagram is to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourcePort {
-    /// Any of the node's ports, the same one for the same value: the hash of the inner flow (RFC 7348 §5).
-    Entropy(u32),
+    /// Any of the node's ports, the same one for the same flow (RFC 7348 §5).
+    Entropy {
+        /// Hash of the inner flow.
+        flow: u32,
+        /// The port the segment receives on, for a node that has no others.
+        listener: u16,
+    },
     /// The port the segment receives on.
     Listener(u16),
 }

@@ -14,7 +14,7 @@ pub const FLANNEL_UDP_PORT: u16 = 8285;
 pub const DEFAULT_AGEING: Duration = Duration::from_secs(300);
 
 /// Default limit of learned entries per bridge segment.
-pub const DEFAULT_FDB_LIMIT: usize = 16_384;
+pub const DEFAULT_FDB_LIMIT: usize = 8_192;
 
 /// Longest flood list of a bridge segment, in VTEPs.
 pub const MAX_FLOOD: usize = 1024;
@@ -37,7 +37,7 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// Names a port of the dataplane; never means another port later.
+/// Names a port of the dataplane; means no other port before 2,048 more have come and gone in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortId(pub(crate) u32);
 

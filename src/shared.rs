@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use mio::Waker;
 
+use crate::apply::Effect;
 use crate::config::Config;
 use crate::event::Event;
 use crate::io::{PortQueue, UdpSocket};
@@ -61,6 +62,13 @@ pub(crate) struct Shared {
     pub(crate) seats: Vec<Seat>,
     /// Ports whose devices are gone.
     pub(crate) lost: Mutex<HashSet<PortId>>,
+    /// The version of the tables that each worker has brought its devices and sockets in step with.
+    seen: Mutex<Vec<u64>>,
+    caught_up: Condvar,
+    /// Flushes to be done once more when no worker can be learning by older tables any longer.
+    pub(crate) flushes: Mutex<Vec<Effect>>,
+    /// Whether the workers run on threads of the dataplane's own.
+    pub(crate) threaded: AtomicBool,
     stop: AtomicBool,
     events: ArrayQueue<Event>,
     events_lost: AtomicU64,
@@ -94,6 +102,10 @@ impl Shared {
             registry: Mutex::default(),
             seats: wakers.into_iter().map(seat).collect(),
             lost: Mutex::default(),
+            seen: Mutex::new(vec![0; config.workers]),
+            caught_up: Condvar::new(),
+            flushes: Mutex::default(),
+            threaded: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             events: ArrayQueue::new(config.events),
             events_lost: AtomicU64::new(0),
@@ -116,7 +128,26 @@ impl Shared {
 
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        // Under the lock, so that nobody who has just looked goes to sleep after this.
+        let seen = lock(&self.seen);
+        self.caught_up.notify_all();
+        drop(seen);
         self.wake();
+    }
+
+    /// A worker is in step with a version of the tables.
+    pub(crate) fn in_step(&self, worker: usize, version: u64) {
+        lock(&self.seen)[worker] = version;
+        self.caught_up.notify_all();
+    }
+
+    /// Waits until all workers are in step with a version of the tables, at most `timeout`, and says whether they are.
+    /// A dataplane that is stopped has no workers to wait for.
+    pub(crate) fn wait_for(&self, version: u64, timeout: Duration) -> bool {
+        let behind =
+            |seen: &mut Vec<u64>| !self.stopping() && seen.iter().any(|seen| *seen < version);
+        let waited = self.caught_up.wait_timeout_while(lock(&self.seen), timeout, behind);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     pub(crate) fn stopping(&self) -> bool {

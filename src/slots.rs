@@ -3,6 +3,8 @@
 //! Segments, ports and VTEPs are named by small numbers that fit into an FDB entry. A number is an index with a
 //! generation, so that an entry learned for a port that is gone does not come to mean the port that took its place.
 
+use std::collections::VecDeque;
+
 /// Bits of a handle that are the index; the 11 bits above are the generation and the top bit is always clear.
 const INDEX_BITS: u32 = 20;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
@@ -21,17 +23,18 @@ struct Slot<T> {
 #[derive(Clone, Debug)]
 pub(crate) struct Slots<T> {
     slots: Vec<Slot<T>>,
-    free: Vec<u32>,
+    /// Indices to be reused, the longest unused first, so that generations wrap as late as can be.
+    free: VecDeque<u32>,
 }
 
 impl<T> Slots<T> {
     pub(crate) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { slots: Vec::new(), free: VecDeque::new() }
     }
 
     /// Adds the value that `make` builds from its handle, or returns `None` when no handle is left.
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(u32) -> T) -> Option<u32> {
-        let index = match self.free.pop() {
+        let index = match self.free.pop_front() {
             Some(index) => index,
             None if self.slots.len() < MAX_SLOTS => {
                 self.slots.push(Slot { generation: 0, value: None });
@@ -51,7 +54,7 @@ impl<T> Slots<T> {
         let index = handle & INDEX_MASK;
         let slot = &mut self.slots[index as usize];
         slot.generation = (slot.generation + 1) & GENERATION_MASK;
-        self.free.push(index);
+        self.free.push_back(index);
         slot.value.take()
     }
 

@@ -24,18 +24,24 @@ impl<T> Publisher<T> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The version published last; see [`Reader::version`].
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// The value published last.
     #[must_use]
     pub fn current(&self) -> Arc<T> {
         self.lock().clone()
     }
 
-    /// Makes `value` what readers will see from their next batch on.
-    pub fn publish(&self, value: T) {
+    /// Makes `value` what readers will see from their next batch on, and returns its version.
+    pub fn publish(&self, value: T) -> u64 {
         let mut current = self.lock();
         *current = Arc::new(value);
         // Inside the lock, so that a reader that sees this version finds this value or a newer one.
-        self.version.fetch_add(1, Ordering::Release);
+        self.version.fetch_add(1, Ordering::Release) + 1
     }
 }
 
@@ -66,6 +72,12 @@ impl<T> Reader<T> {
         self.value = self.publisher.current();
         self.version = version;
         true
+    }
+
+    /// The version as of the last refresh: 0 for the first value, and one more for each publication.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// The value as of the last refresh.

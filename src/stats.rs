@@ -44,7 +44,8 @@ pub struct Totals {
     pub sent: u64,
     /// Frames that a device took.
     pub delivered: u64,
-    /// MAC addresses that were not learned because the FDB was full; their frames were forwarded.
+    /// Times that a MAC address was not learned because the FDB was full, at most 32 a batch; frames are forwarded all the
+    /// same.
     pub learning_refused: u64,
     /// ICMP errors that were not made because of the rate limit.
     pub answers_withheld: u64,

@@ -3,7 +3,7 @@
 //! A [`Tables`] is changed only as a whole, by [`Tables::apply`]. What the data path itself finds out, learned MAC
 //! addresses and counters, lives behind shared references that successive snapshots hand on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ pub(crate) struct SegmentEntry {
     pub(crate) ports: SmallVec<[PortId; 4]>,
     pub(crate) table: SegmentTable,
     /// VTEPs named as peers and by nothing else perhaps.
-    pub(crate) named_peers: SmallVec<[VtepId; 4]>,
+    pub(crate) named_peers: HashSet<VtepId, Seeded>,
     /// VTEPs found by an open segment.
     pub(crate) discovered: SmallVec<[VtepId; 4]>,
     /// Every VTEP from which datagrams are accepted, by underlay address: the source port tells nothing, it is
@@ -110,6 +110,9 @@ impl SegmentEntry {
 }
 
 /// A snapshot of everything that forwarding decides by.
+///
+/// A clone shares what the data path finds out, learned MAC addresses and counters, with the original: flushing in one
+/// flushes in both.
 #[derive(Clone, Debug)]
 pub struct Tables {
     pub(crate) local: IpAddr,

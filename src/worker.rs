@@ -21,6 +21,7 @@ use crate::Error;
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::drop_reason::DropReason;
+use crate::fdb::seconds;
 use crate::forward::Forwarder;
 use crate::hash::Seeded;
 use crate::io::{
@@ -29,7 +30,7 @@ use crate::io::{
 };
 use crate::output::Output;
 use crate::segment::PortId;
-use crate::shared::Shared;
+use crate::shared::{Shared, lock};
 use crate::snapshot::Reader;
 use crate::tables::Tables;
 use crate::trouble::{Place, Troubles};
@@ -105,10 +106,22 @@ impl Source {
     }
 }
 
+/// What a turn leaves to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing: the next turn may wait for the worker's file descriptor to become readable, but for no more than a second.
+    Idle,
+    /// More frames are waiting: the next turn should follow at once.
+    More,
+    /// The dataplane is stopped.
+    Stopped,
+}
+
 /// One worker of a dataplane: a share of every device's queues and of every UDP port's datagrams.
 ///
-/// [`Dataplane::build`](crate::Dataplane::build) hands workers out; run each on a thread of its own, either with
-/// [`Worker::run`] or by calling [`Worker::turn`] whenever its [file descriptor](AsRawFd) is readable and at least once a second.
+/// [`Dataplane::build`](crate::Dataplane::build) hands workers out; run each on a thread of its own with
+/// [`Worker::run`], or call [`Worker::turn`] from a loop of your own: at once after [`Turn::More`], otherwise when the
+/// worker's [file descriptor](AsRawFd) is readable and at least once a second.
 #[derive(Debug)]
 pub struct Worker {
     index: usize,
@@ -173,24 +186,22 @@ impl Worker {
     /// # Errors
     /// [`Error::Io`] when waiting for events fails, which it does not on a working kernel.
     pub fn run(mut self) -> Result<(), Error> {
-        while self.turn(None)? {}
+        while self.turn(None)? != Turn::Stopped {}
         Ok(())
     }
 
     /// Does one turn: waits for something to do, at most `timeout` (`None`: until the next tick), then forwards one
-    /// batch from each ready source. Returns `false` once the dataplane is stopped.
+    /// batch from each ready source.
     ///
     /// # Errors
     /// [`Error::Io`] when waiting for events fails, which it does not on a working kernel.
-    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Turn, Error> {
         if self.shared.stopping() {
-            return Ok(false);
+            return Ok(Turn::Stopped);
         }
         self.wait(timeout)?;
         // After waiting, so that what was changed meanwhile holds for the frames that ended the wait.
-        if self.reader.refresh() {
-            self.reconcile();
-        }
+        self.catch_up();
         let now = self.shared.now();
         let sources = self.sources.len();
         self.rotation = self.rotation.wrapping_add(1);
@@ -198,18 +209,34 @@ impl Worker {
             let index = (self.rotation + offset) % sources;
             if self.sources[index].as_ref().is_some_and(|source| source.ready) {
                 self.serve(index, now);
+                self.catch_up();
             }
         }
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.tick(now);
         }
-        Ok(!self.shared.stopping())
+        Ok(match () {
+            () if self.shared.stopping() => Turn::Stopped,
+            () if self.is_busy() => Turn::More,
+            () => Turn::Idle,
+        })
+    }
+
+    fn is_busy(&self) -> bool {
+        self.sources.iter().flatten().any(|source| source.ready)
+    }
+
+    /// Takes over new tables, if there are any, with their devices and sockets.
+    fn catch_up(&mut self) {
+        if self.reader.refresh() {
+            self.reconcile();
+            self.shared.in_step(self.index, self.reader.version());
+        }
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        let busy = self.sources.iter().flatten().any(|source| source.ready);
-        let timeout = if busy {
+        let timeout = if self.is_busy() {
             Duration::ZERO
         } else {
             let tick = self.next_tick.saturating_sub(self.shared.now());
@@ -238,7 +265,8 @@ impl Worker {
             Kind::Socket { socket, .. } => socket.receive(&mut self.receiver, &mut self.batch),
         };
         let Received { drained, truncated, failure } = received;
-        source.ready = !drained && failure.is_none();
+        // A failure that reading on would only repeat has drained the source, too.
+        source.ready = !drained;
         source.failed = failure.is_some();
         let tables = self.reader.value();
         if truncated > 0 {
@@ -298,9 +326,9 @@ impl Worker {
         }
         self.shared.seats[self.index].overflows.store(self.overflows, Ordering::Relaxed);
         if self.index == 0 {
-            self.forwarder.tick(self.reader.value(), now, &mut self.output);
-            self.flush_news(now);
-            self.output.clear();
+            let repeated = std::mem::take(&mut *lock(&self.shared.flushes));
+            repeated.iter().for_each(|flush| flush.run(seconds(now)));
+            self.forwarder.tick(self.reader.value(), now, |event| self.shared.event(event));
             let stale = self.reader.value().stale_discoveries(now);
             if !stale.is_empty() {
                 self.apply(stale);
@@ -310,7 +338,8 @@ impl Worker {
 }
 
 impl AsRawFd for Worker {
-    /// The epoll instance: readable when [`Worker::turn`] has something to do.
+    /// The epoll instance: becomes readable when there is something new to do. What the last turn left undone does not
+    /// show here; see [`Turn::More`].
     fn as_raw_fd(&self) -> RawFd {
         self.poll.as_raw_fd()
     }

@@ -3,13 +3,14 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overplane::{
-    Change, ChannelPort, Config, Control, Dataplane, Device, DeviceKind, Flush, MacAddr, Segment,
-    SegmentId, Vni,
+    Change, ChannelError, ChannelPort, Config, Control, Dataplane, Device, DeviceKind, Flush,
+    MacAddr, Segment, SegmentId, Turn, Vni,
 };
 
 fn vni(n: u32) -> Vni {
@@ -253,7 +254,7 @@ fn an_embedder_can_run_the_workers_itself() {
     ports[0].send(frame(MacAddr::BROADCAST, mac(1), 7)).unwrap();
     let mut turns = 0;
     let got = loop {
-        assert!(worker.turn(Some(Duration::from_millis(10))).unwrap());
+        assert_ne!(worker.turn(Some(Duration::from_millis(10))).unwrap(), Turn::Stopped);
         turns += 1;
         if let Some(frame) = ports[1].try_receive() {
             break frame;
@@ -262,8 +263,103 @@ fn an_embedder_can_run_the_workers_itself() {
     };
     assert_eq!(number(&got), 7);
     dataplane.stop().unwrap();
-    assert!(!worker.turn(None).unwrap(), "stopped");
+    assert_eq!(worker.turn(None).unwrap(), Turn::Stopped);
     assert!(control.stats().totals.is_conserved());
+}
+
+/// The file descriptor shows what is new, and what a turn leaves undone it says itself.
+#[test]
+fn a_loop_of_the_embedders_is_never_left_waiting() {
+    let (dataplane, mut workers) =
+        Dataplane::build(Config::new("127.89.0.1".parse().unwrap())).unwrap();
+    let control = dataplane.control();
+    let mut segment = Segment::bridge(vni(3));
+    segment.udp_port = 14800;
+    let id = control.add_segment(segment).unwrap();
+    let ports = [0, 1].map(|_| {
+        let (device, port) = Device::channel(DeviceKind::Tap, 1024).unwrap();
+        control.attach(id, device).unwrap();
+        port
+    });
+    for n in 0..1000 {
+        ports[0].send(frame(MacAddr::BROADCAST, mac(1), n)).unwrap();
+    }
+    let worker = &mut workers[0];
+    let start = Instant::now();
+    let mut last = Turn::Idle;
+    let mut received = 0;
+    while received < 1000 && start.elapsed() < WAIT {
+        if last == Turn::Idle {
+            let mut poll =
+                libc::pollfd { fd: worker.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: the pointer is to one pollfd that lives through the call.
+            assert!(unsafe { libc::poll(&raw mut poll, 1, 1000) } >= 0);
+        }
+        last = worker.turn(Some(Duration::ZERO)).unwrap();
+        received += std::iter::from_fn(|| ports[1].try_receive()).count();
+    }
+    assert_eq!(received, 1000);
+    assert!(start.elapsed() < Duration::from_millis(900), "waited for a tick");
+    dataplane.stop().unwrap();
+}
+
+/// Closed means closed: what was removed can be made anew at once.
+#[test]
+fn what_is_removed_is_closed_when_the_call_returns() {
+    let node = node("127.91.0.1", 2);
+    for _ in 0..200 {
+        let id = node.bridge(1, 14801, "127.91.0.2");
+        let (device, port) = Device::channel(DeviceKind::Tap, 16).unwrap();
+        let attached = node.control.attach(id, device).unwrap();
+        node.control.detach(attached).unwrap();
+        let closed = port.send(frame(MacAddr::BROADCAST, mac(1), 1));
+        assert!(matches!(closed, Err(ChannelError::Closed(_))), "{closed:?}");
+        node.control.remove_segment(id).unwrap();
+        drop(std::net::UdpSocket::bind("127.91.0.1:14801").unwrap());
+    }
+    assert!(node.control.settled(WAIT));
+    node.finish();
+}
+
+#[test]
+fn without_source_ports_datagrams_leave_from_the_segments_own() {
+    let mut config = Config::new("127.92.0.1".parse().unwrap());
+    config.source_ports = 0;
+    let dataplane = Dataplane::start(config).unwrap();
+    let control = dataplane.control();
+    let mut segment = Segment::bridge(vni(1));
+    segment.udp_port = 14802;
+    let id = control.add_segment(segment).unwrap();
+    let peer = std::net::UdpSocket::bind("127.92.0.2:14803").unwrap();
+    peer.set_read_timeout(Some(WAIT)).unwrap();
+    control.add_flood(id, peer.local_addr().unwrap()).unwrap();
+    let (device, port) = Device::channel(DeviceKind::Tap, 16).unwrap();
+    control.attach(id, device).unwrap();
+    port.send(frame(MacAddr::BROADCAST, mac(1), 1)).unwrap();
+    let (len, from) = peer.recv_from(&mut [0; 100]).unwrap();
+    assert_eq!((len, from), (8 + 60, "127.92.0.1:14802".parse().unwrap()));
+    dataplane.stop().unwrap();
+}
+
+#[test]
+fn two_dataplanes_do_not_share_a_udp_port() {
+    let (first, second) = (node("127.93.0.1", 2), node("127.93.0.1", 2));
+    first.bridge(1, 14804, "127.93.0.2");
+    let mut segment = Segment::bridge(vni(2));
+    segment.udp_port = 14804;
+    let error = second.control.add_segment(segment).unwrap_err().to_string();
+    assert!(error.contains("another process holds the port"), "{error}");
+    first.finish();
+    second.finish();
+}
+
+#[test]
+fn a_node_is_no_vtep_of_its_own() {
+    let node = node("127.94.0.1", 1);
+    let id = node.bridge(1, 14805, "127.94.0.2");
+    let error = node.control.add_flood(id, "127.94.0.1:14805".parse().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("it is this node itself"), "{error}");
+    node.finish();
 }
 
 /// A burst larger than a batch is drained although epoll reports it only once.

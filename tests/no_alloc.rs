@@ -216,7 +216,6 @@ fn drops_allocate_nothing() {
         ("unknown VNI", vxlan(vni(9), &hello), DropReason::UnknownVni),
         ("no VNI", vec![0; 60], DropReason::NoVniFlag),
         ("cut short", vxlan(vni(1), &hello[..10]), DropReason::Truncated),
-        ("too big", vxlan(vni(1), &udp(host(1), host(2), &[0; 9000])), DropReason::TooBig),
     ] {
         node.datagrams(path, &datagram);
         assert_eq!(drops(&node, reason), 23 * BATCH as u64, "{path}");
@@ -269,7 +268,9 @@ fn ageing_allocates_nothing() {
     node.output.clear();
     let before = ALLOCATIONS.get();
     let later = node.now + Duration::from_secs(300);
-    node.forwarder.tick(&node.tables, later, &mut node.output);
+    for _ in 0..60 {
+        node.forwarder.tick(&node.tables, later, drop);
+    }
     assert_eq!(ALLOCATIONS.get() - before, 0);
     assert_eq!(node.tables.stats().segments[0].learned, 0);
 }

@@ -141,7 +141,7 @@ impl World {
     pub fn wait(&mut self, seconds: u8) {
         self.now += Duration::from_secs(seconds.into());
         self.output.clear();
-        self.forwarder.tick(&self.tables, self.now, &mut self.output);
+        self.forwarder.tick(&self.tables, self.now, drop);
         self.check();
     }
 

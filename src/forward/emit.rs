@@ -130,7 +130,19 @@ impl Emitter<'_> {
         }
         let packet = batch.span(index).len - u32::from(info.l3_offset);
         if !vteps.is_empty() && packet > self.segment.mtu {
-            return Err(DropReason::TooBig);
+            if targets.ports().next().is_none() {
+                return Err(DropReason::TooBig);
+            }
+            // The underlay's limit is none for the ports of this node.
+            for _ in vteps {
+                self.context.counters.dropped(DropReason::UnderlayTooBig);
+            }
+            let Targets::Flood { tables, ports, except, .. } = *targets else {
+                return Err(DropReason::TooBig);
+            };
+            let local = Targets::Flood { tables, ports, except, vteps: &[] };
+            let delivered = self.emit_any(batch, index, vnet, Some(info), &local)?;
+            return Ok(delivered + vteps.len() as u64);
         }
         if vnet.needs_checksum() {
             let (start, offset) = (usize::from(vnet.csum_start), usize::from(vnet.csum_offset));
@@ -185,7 +197,10 @@ impl Emitter<'_> {
     #[inline]
     fn source_port(&self, frame: &[u8], info: &FrameInfo) -> SourcePort {
         match self.segment.id.vni {
-            Some(_) => SourcePort::Entropy(info.flow_hash(frame, self.context.entropy)),
+            Some(_) => {
+                let flow = info.flow_hash(frame, self.context.entropy);
+                SourcePort::Entropy { flow, listener: self.segment.id.udp_port }
+            }
             None => SourcePort::Listener(self.segment.id.udp_port),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::fdb::seconds;
-use crate::output::{Deliver, Output, Transmit};
+use crate::output::{Deliver, Transmit};
 use crate::tables::Tables;
 
 use super::Forwarder;
@@ -44,12 +44,13 @@ impl Forwarder {
         }
     }
 
-    /// Forgets learned FDB entries whose time is over. To be called about once a second, by one worker of all.
-    pub fn tick(&self, tables: &Tables, now: Duration, output: &mut Output) {
+    /// Forgets learned FDB entries whose time is over and reports each. To be called about once a second, by one
+    /// worker of all.
+    pub fn tick(&self, tables: &Tables, now: Duration, mut report: impl FnMut(Event)) {
         for segment in tables.segments.values() {
             if let Some(bridge) = segment.bridge() {
                 bridge.fdb.age(seconds(now), |entry| {
-                    output.event(Event::Aged { segment: segment.id, mac: entry.mac });
+                    report(Event::Aged { segment: segment.id, mac: entry.mac });
                 });
             }
         }

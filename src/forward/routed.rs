@@ -28,13 +28,14 @@ fn refusal(error: &IpError) -> DropReason {
 }
 
 fn destination(packet: &[u8], info: &FrameInfo) -> Result<IpAddr, DropReason> {
-    let (_, to) = info.addresses(packet).ok_or(DropReason::BadIpHeader)?;
-    let group = match to {
-        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_multicast(),
+    let (from, to) = info.addresses(packet).ok_or(DropReason::BadIpHeader)?;
+    // Groups and link-local addresses are not routed (RFC 4291 §2.5.6, RFC 3927 §2.7): hosts use them on every link,
+    // so these are no errors to answer.
+    let of_the_link = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local(),
     };
-    // Groups are not routed: hosts send to them on every link, so these are no errors to answer.
-    if group { Err(DropReason::NoDestination) } else { Ok(to) }
+    if of_the_link(to) || of_the_link(from) { Err(DropReason::NoDestination) } else { Ok(to) }
 }
 
 /// The TTL or hop limit.
@@ -200,11 +201,12 @@ impl Forwarder {
         let info = parsed.as_ref().map_err(refusal)?;
         let port = match routed.fib.lookup(destination(packet, info)?) {
             Some(Location::Port(port)) => tables.port(port),
-            Some(Location::Vtep(_)) => return Err(DropReason::SplitHorizon),
-            // With one port there is no choice: the host behind it routes what has no route here.
-            None => match segment.ports[..] {
-                [port] => tables.port(port),
-                _ => return Err(DropReason::NoRoute),
+            // With one port there is no choice: the host behind it knows what is its own, also where a route to
+            // another node covers this node's addresses. Should the packet come back, its TTL bounds the loop.
+            other => match (&segment.ports[..], other) {
+                ([port], _) => tables.port(*port),
+                (_, Some(_)) => return Err(DropReason::SplitHorizon),
+                (_, None) => return Err(DropReason::NoRoute),
             },
         };
         let targets = Targets::Port(port.ok_or(DropReason::NoRoute)?);

@@ -71,6 +71,7 @@ impl UdpSocket {
         let socket = Socket::new(Domain::for_address(local), kind, Some(Protocol::UDP))?;
         if local.is_ipv6() {
             socket.set_only_v6(true)?;
+            options::accept_zero_checksums(socket.as_fd())?;
         }
         if options.reuse_port {
             socket.set_reuse_port(true)?;
@@ -157,7 +158,7 @@ fn advice(error: &io::Error, local: SocketAddr) -> Cow<'static, str> {
         Some(libc::EACCES) => "ports below 1024 need CAP_NET_BIND_SERVICE".into(),
         Some(libc::EAFNOSUPPORT) if local.is_ipv6() => "IPv6 is not available here".into(),
         Some(libc::EINVAL) if local.is_ipv6() => {
-            "a link-local address needs a scope, as in [fe80::1%2]:4789".into()
+            "link-local underlay addresses are not supported".into()
         }
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files".into(),
         _ => "".into(),

@@ -96,19 +96,18 @@ impl Worker {
         let spread = self.by_entropy.len() as u64;
         let tables = self.reader.value();
         for (index, transmit) in self.output.transmits.iter().enumerate() {
-            let Some(vtep) = tables.vtep_address(transmit.vtep) else {
+            if tables.vtep(transmit.vtep).is_none() {
                 self.forwarder.undelivered(tables, DropReason::VtepGone);
                 continue;
-            };
+            }
             let udp_port = match transmit.source {
                 // The upper bits of the product spread hashes evenly over any number of ports.
-                SourcePort::Entropy(flow) if spread > 0 => {
+                SourcePort::Entropy { flow, .. } if spread > 0 => {
                     self.by_entropy[((u64::from(flow) * spread) >> 32) as usize].push(index as u32);
                     continue;
                 }
-                // Without ports of its own, the flow leaves from where the VTEP would send to.
-                SourcePort::Entropy(_) => vtep.port(),
-                SourcePort::Listener(udp_port) => udp_port,
+                SourcePort::Entropy { listener, .. } => listener,
+                SourcePort::Listener(listener) => listener,
             };
             match self.by_listener.iter_mut().find(|(port, _)| *port == udp_port) {
                 Some((_, list)) => list.push(index as u32),

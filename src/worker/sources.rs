@@ -23,6 +23,7 @@ impl Worker {
                 self.close(index);
             }
         }
+        self.by_listener.retain(|(udp_port, _)| udp_ports.contains(udp_port));
         let (queues, sockets) = {
             let mut inbox = lock(&self.shared.seats[self.index].inbox);
             // What this snapshot does not name belongs to the next one.
@@ -70,7 +71,10 @@ impl Worker {
                     let error = error.to_string();
                     self.shared.event(Event::Trouble {
                         place,
-                        reason: DropReason::Detached,
+                        reason: match &source.kind {
+                            Kind::Port { .. } => DropReason::PortLost,
+                            Kind::Socket { .. } => DropReason::UnderlayFailed,
+                        },
                         error,
                     });
                     return None;

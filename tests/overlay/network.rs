@@ -256,7 +256,7 @@ impl Network {
             node.forwarder.sent(&node.tables, transmit, bytes.len());
             let port = match transmit.source {
                 SourcePort::Listener(port) => port,
-                SourcePort::Entropy(hash) => 49_152 + (hash % 16_384) as u16,
+                SourcePort::Entropy { flow, .. } => 49_152 + (flow % 16_384) as u16,
             };
             let datagram = Datagram { from: SocketAddr::new(node.address, port), to, bytes };
             sent.push(datagram.clone());
@@ -296,11 +296,12 @@ impl Network {
     /// Moves the clock and does what is due every second.
     pub(crate) fn wait(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
-        let mut output = Output::new();
         for node in &mut self.nodes {
-            node.forwarder.tick(&node.tables, self.now, &mut output);
-            node.events.extend(output.events().iter().cloned());
-            output.clear();
+            let events = &mut node.events;
+            // A tick sweeps a part of each table.
+            for _ in 0..60 {
+                node.forwarder.tick(&node.tables, self.now, |event| events.push(event));
+            }
         }
     }
 

@@ -27,6 +27,14 @@ pub(crate) fn force_send_buffer(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<()
     set(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
 }
 
+/// `UDP_NO_CHECK6_RX` (kernel `include/uapi/linux/udp.h`).
+const UDP_NO_CHECK6_RX: i32 = 102;
+
+/// Accepts IPv6 datagrams without UDP checksum, as tunnel endpoints must (RFC 7348 §5, RFC 6935 §5).
+pub(crate) fn accept_zero_checksums(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::SOL_UDP, UDP_NO_CHECK6_RX, 1)
+}
+
 /// Says whether datagrams carry DF and are refused above the path MTU, or may be fragmented.
 pub(crate) fn set_dont_fragment(fd: BorrowedFd<'_>, v6: bool, on: bool) -> io::Result<()> {
     if v6 {
