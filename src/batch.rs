@@ -220,8 +220,8 @@ impl Batch {
 
     /// The underlay address that sent datagram `index`.
     #[inline]
-    pub(crate) fn source(&self, index: usize) -> SocketAddr {
-        self.slots[index].source
+    pub(crate) fn source(&self, index: usize) -> &SocketAddr {
+        &self.slots[index].source
     }
 
     /// The bytes of a run inside this batch.

@@ -1,7 +1,7 @@
 //! Bridge segments: Ethernet frames by MAC address.
 
 use std::mem::take;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::batch::Batch;
 use crate::drop_reason::DropReason;
@@ -189,15 +189,17 @@ impl Forwarder {
                 DecodeError::ReservedBits => DropReason::ReservedBits,
                 _ => DropReason::NoVniFlag,
             })?;
-        let source = batch.source(index).ip();
-        let origin = origins.find(vni, source).ok_or(DropReason::UnknownVni)?;
+        let origin = origins.find(vni, batch.source(index)).ok_or(DropReason::UnknownVni)?;
         let (segment, bridge) = (origin.segment, origin.bridge);
         match origin.vtep {
             Some(_) => {}
-            None if segment.open && source != context.tables.local => {
-                output.discover(segment.id, source)
+            None => {
+                let source = batch.source(index).ip();
+                if !segment.open || source == context.tables.local {
+                    return Err(DropReason::UnknownVtep);
+                }
+                output.discover(segment.id, source);
             }
-            None => return Err(DropReason::UnknownVtep),
         }
         origins.accepted(datagram.len());
         batch.strip(index, vxlan::HEADER_LEN);
@@ -255,6 +257,16 @@ struct Found<'a> {
     vtep: Option<&'a VtepEntry>,
 }
 
+/// Whether a socket is at an address; by reference, because copies of addresses are slow to compare.
+#[inline]
+fn is_at(socket: &SocketAddr, address: IpAddr) -> bool {
+    match (socket, address) {
+        (SocketAddr::V4(socket), IpAddr::V4(address)) => *socket.ip() == address,
+        (SocketAddr::V6(socket), IpAddr::V6(address)) => *socket.ip() == address,
+        _ => false,
+    }
+}
+
 /// Finds the origins of datagrams; neighbours in a batch mostly share theirs.
 struct Origins<'a> {
     tables: &'a Tables,
@@ -269,14 +281,14 @@ struct Origins<'a> {
 
 impl<'a> Origins<'a> {
     #[inline]
-    fn find(&mut self, vni: Vni, source: IpAddr) -> Option<Found<'a>> {
+    fn find(&mut self, vni: Vni, source: &SocketAddr) -> Option<Found<'a>> {
         if let Some(last) = &self.last
             && last.vni == vni
-            && last.source == source
+            && is_at(source, last.source)
         {
             return Some(last.found);
         }
-        self.find_another(vni, source)
+        self.find_another(vni, source.ip())
     }
 
     #[inline(never)]

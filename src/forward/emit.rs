@@ -307,7 +307,7 @@ fn skip(span: Span, bytes: u32) -> Span {
 /// A kernel VXLAN peer whose underlay keeps offloads (a veth pair, most often) leaves inner checksums partial, and
 /// sends TCP super-frames as one datagram. A frame above the segment's MTU is such a super-frame: cut to the MTU it
 /// is what the peer would have sent on another wire.
-#[inline]
+#[inline(always)]
 pub(super) fn recognise(
     frame: &mut [u8],
     info: &FrameInfo,
@@ -325,6 +325,7 @@ pub(super) fn recognise(
 }
 
 /// The part of [`recognise`] for a frame above the segment's MTU.
+#[cold]
 fn recognise_super_frame(
     frame: &mut [u8],
     info: &FrameInfo,
