@@ -230,14 +230,15 @@ impl Forwarder {
         };
         let parsed = FrameInfo::parse(frame);
         let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
-        let vnet = recognise(frame, info, segment.mtu)?;
+        let unfinished = recognise(frame, info, segment.mtu)?;
         let mut emitter = self.emitter(context, segment, output);
         let Some(port) = target else {
             let targets =
                 Targets::Flood { tables, ports: &segment.ports, except: None, vteps: &[] };
+            let vnet = unfinished.unwrap_or_default();
             return emitter.flood(batch, index, vnet, Some(info), &targets).map(Fate::Flooded);
         };
-        emitter.emit(batch, index, vnet, Some(info), &Targets::Port(port)).map(Fate::Forwarded)
+        emitter.deliver_recognised(batch, index, unfinished, info, port).map(Fate::Forwarded)
     }
 }
 

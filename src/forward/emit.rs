@@ -190,6 +190,26 @@ impl Emitter<'_> {
         }
     }
 
+    /// Emits frame `index`, which is for one port, with what [`recognise`] found out.
+    #[inline]
+    pub(super) fn deliver_recognised(
+        &mut self,
+        batch: &mut Batch,
+        index: usize,
+        unfinished: Option<VnetHeader>,
+        info: &FrameInfo,
+        port: &PortEntry,
+    ) -> Result<u64, DropReason> {
+        match unfinished {
+            // The usual case on its own: a vnet header that is sometimes something would be copied every time.
+            None => {
+                self.deliver_whole(batch.span(index), VnetHeader::default(), port);
+                Ok(1)
+            }
+            Some(vnet) => self.emit(batch, index, vnet, Some(info), &Targets::Port(port)),
+        }
+    }
+
     #[inline]
     fn deliver_whole(&mut self, body: Span, vnet: VnetHeader, port: &PortEntry) {
         self.deliver(Deliver { port: port.id, vnet, head: Span::default(), body });
@@ -302,7 +322,7 @@ fn skip(span: Span, bytes: u32) -> Span {
     Span { start: span.start + bytes, len: span.len - bytes }
 }
 
-/// What is unfinished about a frame from the underlay.
+/// What is unfinished about a frame from the underlay; `None` where nothing is.
 ///
 /// A kernel VXLAN peer whose underlay keeps offloads (a veth pair, most often) leaves inner checksums partial, and
 /// sends TCP super-frames as one datagram. A frame above the segment's MTU is such a super-frame: cut to the MTU it
@@ -312,16 +332,17 @@ pub(super) fn recognise(
     frame: &mut [u8],
     info: &FrameInfo,
     mtu: u32,
-) -> Result<VnetHeader, DropReason> {
+) -> Result<Option<VnetHeader>, DropReason> {
     let partial = l4::is_partial(frame, info);
     let l3_len = frame.len() - usize::from(info.l3_offset);
-    if l3_len <= mtu as usize {
-        return Ok(match l4::checksum_offset(info.l4) {
-            Some(offset) if partial => VnetHeader::partial(info.l4_offset, offset),
-            _ => VnetHeader::default(),
-        });
+    if l3_len > mtu as usize {
+        recognise_super_frame(frame, info, mtu, partial).map(Some)
+    } else if partial {
+        let offset = l4::checksum_offset(info.l4);
+        Ok(offset.map(|offset| VnetHeader::partial(info.l4_offset, offset)))
+    } else {
+        Ok(None)
     }
-    recognise_super_frame(frame, info, mtu, partial)
 }
 
 /// The part of [`recognise`] for a frame above the segment's MTU.
