@@ -47,7 +47,7 @@ impl Recent {
     }
 
     /// Where a destination is.
-    #[inline]
+    #[inline(always)]
     fn lookup(&mut self, bridge: &Bridge, to: MacNumber, second: u32) -> Option<Location> {
         match self.destination {
             _ if to.is_multicast() => None,

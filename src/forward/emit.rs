@@ -83,13 +83,18 @@ impl Emitter<'_> {
                 Ok(1)
             }
             Targets::Vtep(vtep) if vnet.is_zero() => {
-                if let Some(info) = info {
-                    return self.transmit_to_one(batch, index, info, vtep);
-                }
-                // Used where it lies: a copy would wait for the stores that have just made it.
-                let parsed = FrameInfo::parse(batch.frame(index));
-                let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
-                self.transmit_to_one(batch, index, info, vtep)
+                let frame = batch.frame(index);
+                let source = match info {
+                    Some(info) => self.admit(frame, info)?,
+                    // Parsed and used in one place: a copy would wait for the stores that have just made it.
+                    None => match &FrameInfo::parse(frame) {
+                        Some(info) => self.admit(frame, info)?,
+                        None => return Err(DropReason::Truncated),
+                    },
+                };
+                let body = self.encapsulate(batch, index);
+                self.transmit(Transmit { vtep: **vtep, source, head: Span::default(), body });
+                Ok(1)
             }
             _ => self.emit_any(batch, index, vnet, info, targets),
         }
@@ -153,23 +158,13 @@ impl Emitter<'_> {
         Ok(delivered + vteps.len() as u64)
     }
 
-    /// Emits frame `index` as it is, encapsulated, to one VTEP.
+    /// The source port for a frame, if the segment can carry it over the underlay.
     #[inline]
-    fn transmit_to_one(
-        &mut self,
-        batch: &mut Batch,
-        index: usize,
-        info: &FrameInfo,
-        vtep: &VtepId,
-    ) -> Result<u64, DropReason> {
-        let frame = batch.frame(index);
+    fn admit(&self, frame: &[u8], info: &FrameInfo) -> Result<SourcePort, DropReason> {
         if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
             return Err(DropReason::TooBig);
         }
-        let source = self.source_port(frame, info);
-        let body = self.encapsulate(batch, index);
-        self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
-        Ok(1)
+        Ok(self.source_port(frame, info))
     }
 
     /// Puts in front of frame `index` what goes between it and the outer UDP header.
