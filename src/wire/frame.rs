@@ -124,10 +124,10 @@ impl FrameInfo {
             if let Ok(info) = parse_v4(frame, l3_offset) {
                 return Some(info);
             }
-        } else if ethertype == TYPE_IPV6 {
-            if let Ok(info) = parse_v6(frame, l3_offset) {
-                return Some(info);
-            }
+        } else if ethertype == TYPE_IPV6
+            && let Ok(info) = parse_v6(frame, l3_offset)
+        {
+            return Some(info);
         }
         let offset = narrow(l3_offset);
         Some(FrameInfo {

@@ -125,7 +125,7 @@ pub fn verify_v4_header(header: &[u8]) -> bool {
             let (words, _) = header.as_chunks::<4>();
             let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
             // The sum is a multiple of 0xffff where all is right, in whatever byte order; and not zero.
-            sum % 0xffff == 0 && sum != 0
+            sum != 0 && sum.is_multiple_of(0xffff)
         }
         Some(header) => checksum::sum(header) == 0xffff,
         None => false,

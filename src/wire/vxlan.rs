@@ -146,8 +146,8 @@ pub fn decode(bytes: &[u8], reserved: ReservedBits) -> Result<Vni, DecodeError> 
     // The header as one number: flags, 24 reserved bits, VNI, 8 reserved bits.
     let header = array_at::<HEADER_LEN>(bytes, 0).ok_or(DecodeError::Truncated)?;
     let header = u64::from_be_bytes(*header);
-    let flag = (FLAG_VNI as u64) << 56;
-    let vni = header >> 8 & Vni::MAX.0 as u64;
+    let flag = u64::from(FLAG_VNI) << 56;
+    let vni = header >> 8 & u64::from(Vni::MAX.0);
     if header & flag == 0 {
         return Err(DecodeError::NoVni);
     }
