@@ -1,5 +1,5 @@
 //! What the control plane may say, what it is told when it is wrong, and that wrong changes leave no trace.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[path = "common/packets.rs"]
 mod packets;

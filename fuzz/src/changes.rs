@@ -13,8 +13,8 @@ pub fn run(bytes: &[u8]) {
     let mut world = World::new(input.u8());
     while !input.is_empty() {
         match input.u8() % 8 {
-            0 => world.from_port(&mut input),
-            1 => world.from_underlay(&mut input),
+            0 => world.port_batch(&mut input),
+            1 => world.underlay_batch(&mut input),
             2 => {
                 let seconds = input.u8();
                 world.wait(seconds);

@@ -8,8 +8,8 @@ pub fn run(bytes: &[u8]) {
     let mut world = World::new(input.u8());
     while !input.is_empty() {
         match input.u8() % 4 {
-            0 | 1 => world.from_port(&mut input),
-            2 => world.from_underlay(&mut input),
+            0 | 1 => world.port_batch(&mut input),
+            2 => world.underlay_batch(&mut input),
             _ => {
                 let seconds = input.u8();
                 world.wait(seconds);

@@ -112,7 +112,7 @@ impl World {
     }
 
     /// A batch from one port: frames follow until the input says otherwise.
-    pub fn from_port(&mut self, input: &mut Cursor<'_>) {
+    pub fn port_batch(&mut self, input: &mut Cursor<'_>) {
         let ports: Vec<PortId> = self.tables.ports().iter().map(|port| port.id).collect();
         let Some(port) = input.pick(&ports) else { return };
         self.batch.clear();
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// A batch from one underlay socket, from several senders.
-    pub fn from_underlay(&mut self, input: &mut Cursor<'_>) {
+    pub fn underlay_batch(&mut self, input: &mut Cursor<'_>) {
         let ports = [vxlan::PORT, ROUTED_PORT, 8472];
         let udp_port = input.pick(&ports).expect("one of three");
         self.batch.clear();

@@ -47,7 +47,7 @@ impl Recent {
     }
 
     /// Where a destination is.
-    #[inline]
+    #[inline(always)]
     fn lookup(&mut self, bridge: &Bridge, to: MacNumber, second: u32) -> Option<Location> {
         match self.destination {
             _ if to.is_multicast() => None,
@@ -193,10 +193,13 @@ impl Forwarder {
         let (segment, bridge) = (origin.segment, origin.bridge);
         match origin.vtep {
             Some(_) => {}
-            None if segment.open && batch.source(index) != context.tables.local => {
-                output.discover(segment.id, batch.source(index))
+            None => {
+                let source = batch.source(index);
+                if !segment.open || source == context.tables.local {
+                    return Err(DropReason::UnknownVtep);
+                }
+                output.discover(segment.id, source);
             }
-            None => return Err(DropReason::UnknownVtep),
         }
         origins.accepted(datagram.len());
         batch.strip(index, vxlan::HEADER_LEN);
@@ -227,14 +230,15 @@ impl Forwarder {
         };
         let parsed = FrameInfo::parse(frame);
         let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
-        let vnet = recognise(frame, info, segment.mtu);
+        let unfinished = recognise(frame, info, segment.mtu);
         let mut emitter = self.emitter(context, segment, output);
         let Some(port) = target else {
             let targets =
                 Targets::Flood { tables, ports: &segment.ports, except: None, vteps: &[] };
+            let vnet = unfinished.unwrap_or_default();
             return emitter.flood(batch, index, vnet, Some(info), &targets).map(Fate::Flooded);
         };
-        emitter.emit(batch, index, vnet, Some(info), &Targets::Port(port)).map(Fate::Forwarded)
+        emitter.deliver_recognised(batch, index, unfinished, info, port).map(Fate::Forwarded)
     }
 }
 

@@ -83,13 +83,18 @@ impl Emitter<'_> {
                 Ok(1)
             }
             Targets::Vtep(vtep) if vnet.is_zero() => {
-                if let Some(info) = info {
-                    return self.transmit_to_one(batch, index, info, vtep);
-                }
-                // Used where it lies: a copy would wait for the stores that have just made it.
-                let parsed = FrameInfo::parse(batch.frame(index));
-                let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
-                self.transmit_to_one(batch, index, info, vtep)
+                let frame = batch.frame(index);
+                let source = match info {
+                    Some(info) => self.admit(frame, info)?,
+                    // Parsed and used in one place: a copy would wait for the stores that have just made it.
+                    None => match &FrameInfo::parse(frame) {
+                        Some(info) => self.admit(frame, info)?,
+                        None => return Err(DropReason::Truncated),
+                    },
+                };
+                let body = self.encapsulate(batch, index);
+                self.transmit(Transmit { vtep: **vtep, source, head: Span::default(), body });
+                Ok(1)
             }
             _ => self.emit_any(batch, index, vnet, info, targets),
         }
@@ -165,23 +170,13 @@ impl Emitter<'_> {
         Ok(delivered + vteps.len() as u64)
     }
 
-    /// Emits frame `index` as it is, encapsulated, to one VTEP.
+    /// The source port for a frame, if the segment can carry it over the underlay.
     #[inline]
-    fn transmit_to_one(
-        &mut self,
-        batch: &mut Batch,
-        index: usize,
-        info: &FrameInfo,
-        vtep: &VtepId,
-    ) -> Result<u64, DropReason> {
-        let frame = batch.frame(index);
+    fn admit(&self, frame: &[u8], info: &FrameInfo) -> Result<SourcePort, DropReason> {
         if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
             return Err(DropReason::TooBig);
         }
-        let source = self.source_port(frame, info);
-        let body = self.encapsulate(batch, index);
-        self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
-        Ok(1)
+        Ok(self.source_port(frame, info))
     }
 
     /// Puts in front of frame `index` what goes between it and the outer UDP header.
@@ -202,6 +197,26 @@ impl Emitter<'_> {
                 SourcePort::Entropy { flow, listener: self.segment.id.udp_port }
             }
             None => SourcePort::Listener(self.segment.id.udp_port),
+        }
+    }
+
+    /// Emits frame `index`, which is for one port, with what [`recognise`] found out.
+    #[inline]
+    pub(super) fn deliver_recognised(
+        &mut self,
+        batch: &mut Batch,
+        index: usize,
+        unfinished: Option<VnetHeader>,
+        info: &FrameInfo,
+        port: &PortEntry,
+    ) -> Result<u64, DropReason> {
+        match unfinished {
+            // The usual case on its own: a vnet header that is sometimes something would be copied every time.
+            None => {
+                self.deliver_whole(batch.span(index), VnetHeader::default(), port);
+                Ok(1)
+            }
+            Some(vnet) => self.emit(batch, index, vnet, Some(info), &Targets::Port(port)),
         }
     }
 
@@ -317,28 +332,26 @@ fn skip(span: Span, bytes: u32) -> Span {
     Span { start: span.start + bytes, len: span.len - bytes }
 }
 
-/// What is unfinished about a frame from the underlay.
+/// What is unfinished about a frame from the underlay; `None` where nothing is.
 ///
 /// A kernel VXLAN peer whose underlay keeps offloads (a veth pair, most often) leaves inner checksums partial, and
 /// sends TCP super-frames as one datagram. A TCP segment above the segment's MTU is such a super-frame: cut to the MTU
 /// it is what the peer would have sent on another wire. Whatever else is that large, from a peer with a larger MTU, is
 /// left as it is.
-#[inline]
-pub(super) fn recognise(frame: &mut [u8], info: &FrameInfo, mtu: u32) -> VnetHeader {
+#[inline(always)]
+pub(super) fn recognise(frame: &mut [u8], info: &FrameInfo, mtu: u32) -> Option<VnetHeader> {
     let packet = frame.len() - usize::from(info.l3_offset);
     match l4::is_partial(frame, info) {
-        false if packet <= mtu as usize => VnetHeader::default(),
+        false if packet <= mtu as usize => None,
         partial => unfinished(frame, info, mtu, partial),
     }
 }
 
 /// The rare side of [`recognise`].
 #[inline(never)]
-fn unfinished(frame: &mut [u8], info: &FrameInfo, mtu: u32, partial: bool) -> VnetHeader {
-    let whole = match l4::checksum_offset(info.l4) {
-        Some(offset) if partial => VnetHeader::partial(info.l4_offset, offset),
-        _ => VnetHeader::default(),
-    };
+fn unfinished(frame: &mut [u8], info: &FrameInfo, mtu: u32, partial: bool) -> Option<VnetHeader> {
+    let field = l4::checksum_offset(info.l4).filter(|_| partial);
+    let whole = field.map(|offset| VnetHeader::partial(info.l4_offset, offset));
     let headers = u32::from(info.payload_offset - info.l3_offset);
     let gso_type = match (info.l3, info.l4) {
         // Whoever cuts it takes everything behind the headers for payload: there may be no padding.
@@ -358,10 +371,10 @@ fn unfinished(frame: &mut [u8], info: &FrameInfo, mtu: u32, partial: bool) -> Vn
     }
     // A super-frame whose first chunk carries CWR is marked so (kernel `include/linux/virtio_net.h`).
     let cwr = frame.get(usize::from(info.l4_offset) + 13).is_some_and(|flags| flags & 0x80 != 0);
-    VnetHeader {
+    Some(VnetHeader {
         gso_type: gso_type | if cwr { vnet::GSO_ECN } else { 0 },
         hdr_len: info.payload_offset,
         gso_size: (mtu - headers).min(u32::from(u16::MAX)) as u16,
         ..VnetHeader::partial(info.l4_offset, 16)
-    }
+    })
 }

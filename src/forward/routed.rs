@@ -209,9 +209,9 @@ impl Forwarder {
                 (_, None) => return Err(DropReason::NoRoute),
             },
         };
-        let targets = Targets::Port(port.ok_or(DropReason::NoRoute)?);
-        let vnet = recognise(packet, info, segment.mtu);
+        let port = port.ok_or(DropReason::NoRoute)?;
+        let unfinished = recognise(packet, info, segment.mtu);
         let mut emitter = self.emitter(context, segment, output);
-        emitter.emit(batch, index, vnet, Some(info), &targets).map(Fate::Forwarded)
+        emitter.deliver_recognised(batch, index, unfinished, info, port).map(Fate::Forwarded)
     }
 }

@@ -1,5 +1,5 @@
 //! A whole overlay without a kernel: forwarders joined by a simulated underlay, under a clock that tests move.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[path = "../common/packets.rs"]
 mod packets;
