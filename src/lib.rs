@@ -7,7 +7,8 @@
 //!
 //! # Hello world
 //!
-//! ```no_run
+#![cfg_attr(feature = "io", doc = "```no_run")]
+#![cfg_attr(not(feature = "io"), doc = "```ignore")]
 //! use overplane::{Config, Dataplane, Device, Segment, Vni};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
