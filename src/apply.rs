@@ -37,6 +37,7 @@ pub(crate) enum Flushed {
 
 impl Effect {
     /// Whether a worker that still goes by the tables before could undo it.
+    #[cfg(all(feature = "io", target_os = "linux"))]
     pub(crate) fn bears_repetition(&self) -> bool {
         matches!(self, Self::Flush(_, Flushed::Behind(_)))
     }

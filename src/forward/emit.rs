@@ -135,18 +135,20 @@ impl Emitter<'_> {
         }
         let packet = batch.span(index).len - u32::from(info.l3_offset);
         if !vteps.is_empty() && packet > self.segment.mtu {
-            if targets.ports().next().is_none() {
+            // The underlay's limit is none for the ports of this node.
+            let local = match *targets {
+                Targets::Flood { tables, ports, except, .. } => {
+                    Targets::Flood { tables, ports, except, vteps: &[] }
+                }
+                _ => return Err(DropReason::TooBig),
+            };
+            if local.is_empty() {
                 return Err(DropReason::TooBig);
             }
-            // The underlay's limit is none for the ports of this node.
+            let delivered = self.emit_any(batch, index, vnet, Some(info), &local)?;
             for _ in vteps {
                 self.context.counters.dropped(DropReason::UnderlayTooBig);
             }
-            let Targets::Flood { tables, ports, except, .. } = *targets else {
-                return Err(DropReason::TooBig);
-            };
-            let local = Targets::Flood { tables, ports, except, vteps: &[] };
-            let delivered = self.emit_any(batch, index, vnet, Some(info), &local)?;
             return Ok(delivered + vteps.len() as u64);
         }
         if vnet.needs_checksum() {

@@ -1,6 +1,6 @@
 //! Learning, flooding, ageing and moving.
 
-use overplane::{Destination, DropReason, Event, MacAddr, Origin};
+use overplane::{Change, Destination, DropReason, Event, MacAddr, Origin};
 
 use crate::network::Network;
 use crate::packets::*;
@@ -182,7 +182,7 @@ fn frames_that_no_bridge_forwards_end_here() {
 fn a_removed_port_carries_nothing() {
     let (mut network, ports) = Network::mesh(2, &bridge(1), false);
     network.send(1, ports[0], &udp(host(1), EVERYBODY, b"hello"));
-    network.change(1, overplane::Change::RemovePort(ports[0]));
+    network.change(1, Change::RemovePort(ports[0]));
     assert_eq!(learned(&mut network, 1), []);
     network.send(1, ports[0], &udp(host(1), EVERYBODY, b"too late"));
     assert_eq!(network.drops(1, DropReason::Detached), 1);
@@ -204,4 +204,21 @@ fn a_segment_counts_what_crosses_the_underlay_and_nothing_else() {
     assert_eq!((here.sent_packets, here.sent_bytes), (1, hello.len() as u64));
     assert_eq!((there.received_packets, there.received_bytes), (1, hello.len() as u64));
     assert_eq!((here.received_packets, there.sent_packets), (0, 0));
+}
+
+/// The underlay's MTU is no limit between the ports of one node.
+#[test]
+fn a_flooded_frame_too_large_for_the_underlay_still_reaches_the_ports() {
+    let mut network = Network::new(1);
+    let port = network.add_segment(1, bridge(1), false);
+    let segment = bridge_id(1);
+    network.change(1, Change::AddFlood { segment, vtep: vtep(2) });
+    let large = udp(host(1), EVERYBODY, &[0; 1472]);
+    network.send(1, port, &large);
+    assert_eq!(network.drops(1, DropReason::TooBig), 1, "nobody at all could get it");
+    let second = network.add_port(1, segment, false);
+    network.send(1, port, &large);
+    assert_eq!(network.frames(1, second), [large]);
+    assert_eq!(network.sent.len(), 0);
+    assert_eq!(network.drops(1, DropReason::UnderlayTooBig), 1, "the VTEP's copy");
 }

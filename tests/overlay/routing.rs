@@ -295,6 +295,31 @@ fn a_node_without_addresses_answers_in_the_name_of_the_destination() {
     }
 }
 
+/// A spoke sends everything to the hub by a default route, which covers its own addresses, too.
+#[test]
+fn a_default_route_to_the_hub_does_not_turn_away_what_comes_from_it() {
+    let (mut network, ports) = three_nodes();
+    network.change(1, route("0.0.0.0/0", peer(2)));
+    let packet = ip_udp("198.51.100.1", "10.7.1.1", 63, b"from afar");
+    network.arrive(1, underlay(2), UDP_PORT, &packet);
+    assert_eq!(network.frames(1, ports[0]), [packet]);
+}
+
+#[test]
+fn link_local_packets_stay_on_their_link() {
+    let (mut network, ports) = three_nodes();
+    network.change(1, route("::/0", peer(2)));
+    for (from, to) in
+        [("fe80::1", "2001:db8::1"), ("fd00:1::1", "fe80::2"), ("169.254.1.1", "10.7.2.1")]
+    {
+        let before = network.drops(1, DropReason::NoDestination);
+        network.send(1, ports[0], &ip_udp(from, to, 64, b""));
+        assert_eq!(network.drops(1, DropReason::NoDestination), before + 1, "{from} to {to}");
+        assert_eq!(network.frames(1, ports[0]).len(), 0);
+    }
+    assert_eq!(network.sent.len(), 0);
+}
+
 #[test]
 fn two_ports_of_one_node_route_to_each_other() {
     let (mut network, ports) = three_nodes();
