@@ -206,7 +206,7 @@ impl Control {
     /// [`Change::AddPort`] is refused: a port needs a device, see [`Control::attach`].
     ///
     /// # Errors
-    /// Those of [`Tables::apply`], and [`Error::Io`] when a UDP port cannot be received on.
+    /// Those of [`Tables::apply`](crate::Tables::apply), and [`Error::Io`] when a UDP port cannot be received on.
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
         let changes: Vec<Change> = changes.into_iter().collect();
         if let Some(Change::AddPort { name, .. }) =

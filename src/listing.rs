@@ -195,9 +195,10 @@ impl Tables {
         for segment in
             self.segments.values().filter(|segment| segment.discovered.len() > MAX_DISCOVERED / 2)
         {
-            let Some(bridge) = segment.bridge() else { continue };
-            let locations = bridge.fdb.list(seconds(now)).into_iter().map(|entry| entry.location);
-            let in_use: HashSet<Location> = locations.collect();
+            // A routed segment learns nothing, so all of its discoveries can go; they come back with the next datagram.
+            let learned = segment.bridge().map(|bridge| bridge.fdb.list(seconds(now)));
+            let in_use: HashSet<Location> =
+                learned.into_iter().flatten().map(|entry| entry.location).collect();
             for vtep in &segment.discovered {
                 if let (false, Some(vtep)) =
                     (in_use.contains(&Location::Vtep(*vtep)), self.vtep_address(*vtep))
