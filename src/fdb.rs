@@ -65,6 +65,21 @@ pub(crate) struct LearnedEntry {
 #[repr(align(64))]
 struct Bucket([Entry; WAYS]);
 
+impl Bucket {
+    /// Finds a MAC in this bucket.
+    #[inline(always)]
+    fn find(&self, mac: MacNumber) -> Option<(&Entry, u64)> {
+        let key = mac.get() | USED;
+        // All four places at once: which one it is cannot be foreseen, so a branch for each would be a guess.
+        let place =
+            |way: usize| usize::from(self.0[way].key.load(Ordering::Acquire) == key) * (way + 1);
+        let entry = self.0.get((place(0) | place(1) | place(2) | place(3)).checked_sub(1)?)?;
+        let value = entry.value.load(Ordering::Acquire);
+        // Cleared or reused meanwhile: the value may belong to another MAC.
+        (entry.key.load(Ordering::Relaxed) == key).then_some((entry, value))
+    }
+}
+
 /// `key` is the MAC with [`USED`], or 0 for an empty place. `value` is the location above the second in which the
 /// MAC was last seen. A writer stores the value before the key and clears the key before reusing the place, so a
 /// reader that sees the same key before and after reading the value has the value of that key.
@@ -132,32 +147,32 @@ impl Fdb {
         self.limit
     }
 
-    /// The two buckets a MAC may be in; they can be the same one.
+    /// The hash that chooses the first bucket of a MAC.
     #[inline]
-    fn candidates(&self, mac: MacNumber) -> [&Bucket; 2] {
-        // The seed is no factor: there are unlucky ones, such as those near zero and minus one. Twice: one
-        // multiplication leaves MACs that count up too close to each other.
-        let hash = mix(mac.get() ^ self.seed, FACTORS[0]);
-        let hash = mix(hash ^ self.seed.rotate_left(32), FACTORS[1]);
-        let mask = self.buckets.len() - 1;
-        [&self.buckets[hash as usize & mask], &self.buckets[(hash >> 32) as usize & mask]]
+    fn first_hash(&self, mac: MacNumber) -> u64 {
+        // The seed is no factor: there are unlucky ones, such as those near zero and minus one.
+        mix(mac.get() ^ self.seed, FACTORS[0])
+    }
+
+    /// The hash that chooses the second one, which can be the same: hashed again, for MACs that count up can share the
+    /// bits of one multiplication.
+    #[inline]
+    fn second_hash(&self, first: u64) -> u64 {
+        mix(first ^ self.seed.rotate_left(32), FACTORS[1])
+    }
+
+    #[inline]
+    fn bucket(&self, hash: u64) -> &Bucket {
+        &self.buckets[(hash >> 32) as usize & (self.buckets.len() - 1)]
     }
 
     /// Finds the place of a MAC and its value. Safe against concurrent writers.
     #[inline]
     fn find(&self, mac: MacNumber) -> Option<(&Entry, u64)> {
-        let key = mac.get() | USED;
-        self.candidates(mac).into_iter().find_map(|bucket| {
-            // All four places at once: which one it is cannot be foreseen, so a branch for each would be a guess.
-            let place = |way: usize| {
-                usize::from(bucket.0[way].key.load(Ordering::Acquire) == key) * (way + 1)
-            };
-            let entry =
-                bucket.0.get((place(0) | place(1) | place(2) | place(3)).checked_sub(1)?)?;
-            let value = entry.value.load(Ordering::Acquire);
-            // Cleared or reused meanwhile: the value may belong to another MAC.
-            (entry.key.load(Ordering::Relaxed) == key).then_some((entry, value))
-        })
+        let hash = self.first_hash(mac);
+        let found = self.bucket(hash).find(mac);
+        // The second is rarely needed, and only then worked out.
+        if found.is_some() { found } else { self.bucket(self.second_hash(hash)).find(mac) }
     }
 
     #[inline]
@@ -210,15 +225,19 @@ impl Fdb {
         if self.len() >= self.limit {
             return Learned::Full;
         }
-        let [first, second] = self.candidates(mac);
-        let free = |bucket: &Bucket| {
-            bucket.0.iter().filter(|e| e.key.load(Ordering::Relaxed) == 0).count()
+        let used = |bucket: &&Bucket| {
+            bucket.0.iter().filter(|e| e.key.load(Ordering::Relaxed) != 0).count()
         };
-        // The emptier of two buckets keeps both from filling up.
-        let bucket = if free(second) > free(first) { second } else { first };
-        let Some(entry) = bucket.0.iter().find(|e| e.key.load(Ordering::Relaxed) == 0) else {
+        // The emptier of the two buckets, the first if they are equal, keeps both from filling up.
+        let hash = self.first_hash(mac);
+        let buckets = [self.bucket(hash), self.bucket(self.second_hash(hash))];
+        let bucket = buckets.into_iter().min_by_key(used);
+        let free =
+            |bucket: &'_ Bucket| bucket.0.iter().position(|e| e.key.load(Ordering::Relaxed) == 0);
+        let Some((bucket, place)) = bucket.and_then(|bucket| Some((bucket, free(bucket)?))) else {
             return Learned::Full;
         };
+        let entry = &bucket.0[place];
         entry.value.store(pack(location, now), Ordering::Release);
         entry.key.store(mac.get() | USED, Ordering::Release);
         self.len.fetch_add(1, Ordering::Relaxed);
