@@ -182,7 +182,7 @@ impl Emitter<'_> {
     }
 
     /// Puts in front of frame `index` what goes between it and the outer UDP header.
-    #[inline]
+    #[inline(always)]
     fn encapsulate(&self, batch: &mut Batch, index: usize) -> Span {
         match self.segment.id.vni {
             Some(vni) => batch.prepend(index, &vxlan::encode(vni), usize::MAX),

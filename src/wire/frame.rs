@@ -182,7 +182,7 @@ impl FrameInfo {
     /// that all parts of a packet keep together; frames without IP go by MAC addresses and
     /// EtherType. The two directions of a flow differ. A secret `seed` makes collisions harder
     /// to provoke, but this is no cryptographic function.
-    #[inline]
+    #[inline(always)]
     pub fn flow_hash(&self, frame: &[u8], seed: u64) -> u32 {
         let mut hash = Mixer::new(seed);
         match self.l3 {
