@@ -256,7 +256,6 @@ mod tests {
         let plan = plan(line).unwrap();
         let segment = &plan.segments[0];
         assert_eq!(segment.segment.id().to_string(), "IP in UDP on port 8285");
-        assert_eq!(segment.segment.addresses, [IpAddr::from([10, 7, 1, 0])]);
         let next_hop = Target::Vtep("10.9.0.2:8285".parse().unwrap());
         assert_eq!(segment.routes, [("10.7.2.0/24".parse().unwrap(), next_hop)]);
     }

@@ -51,11 +51,8 @@ impl SegmentPlan {
         }
     }
 
-    /// Adds a device; in a routed segment its addresses are those that ICMP errors come from.
+    /// Adds a device.
     pub fn add_port(&mut self, device: String, addresses: Vec<Cidr>) {
-        if self.segment.id().vni.is_none() {
-            self.segment.addresses.extend(addresses.iter().map(|address| address.ip));
-        }
         self.ports.push(PortPlan { device, addresses });
     }
 }
