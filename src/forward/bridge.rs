@@ -273,26 +273,25 @@ struct Origins<'a> {
 impl<'a> Origins<'a> {
     #[inline]
     fn find(&mut self, vni: Vni, source: SourceKey) -> Option<Found<'a>> {
-        if let Some(last) = &self.last
-            && last.vni == vni
-            && last.source == source
-        {
-            return Some(last.found);
+        let same = self.last.as_ref().is_some_and(|last| last.vni == vni && last.source == source);
+        if !same {
+            self.find_another(vni, source);
         }
-        self.find_another(vni, source)
+        // Read here for both cases: handed from one to the other it would be stored and loaded.
+        self.last.as_ref().map(|last| last.found)
     }
 
     #[inline(never)]
-    fn find_another(&mut self, vni: Vni, source: SourceKey) -> Option<Found<'a>> {
+    fn find_another(&mut self, vni: Vni, source: SourceKey) {
         self.flush();
-        self.last = None;
         self.recent = Recent::default();
-        let segment = self.tables.segment(SegmentId { udp_port: self.udp_port, vni: Some(vni) })?;
-        let vtep: Option<VtepId> = segment.peers.get(&source).copied();
-        let vtep = vtep.and_then(|vtep| self.tables.vtep(vtep));
-        let found = Found { segment, bridge: segment.bridge()?, vtep };
-        self.last = Some(Origin { vni, source, found });
-        Some(found)
+        let segment = self.tables.segment(SegmentId { udp_port: self.udp_port, vni: Some(vni) });
+        self.last = segment.and_then(|segment| {
+            let vtep: Option<VtepId> = segment.peers.get(&source).copied();
+            let vtep = vtep.and_then(|vtep| self.tables.vtep(vtep));
+            let found = Found { segment, bridge: segment.bridge()?, vtep };
+            Some(Origin { vni, source, found })
+        });
     }
 
     /// Notes a datagram of `bytes` bytes that was accepted from the last origin found.
