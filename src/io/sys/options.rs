@@ -35,6 +35,12 @@ pub(crate) fn accept_zero_checksums(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, libc::SOL_UDP, UDP_NO_CHECK6_RX, 1)
 }
 
+/// Sends IPv6 datagrams without UDP checksum (`UDP_NO_CHECK6_TX`, same file), as a peer may.
+#[cfg(test)]
+pub(crate) fn send_zero_checksums(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::SOL_UDP, 101, 1)
+}
+
 /// Says whether datagrams carry DF and are refused above the path MTU, or may be fragmented.
 pub(crate) fn set_dont_fragment(fd: BorrowedFd<'_>, v6: bool, on: bool) -> io::Result<()> {
     if v6 {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::*;
 use crate::drop_reason::DropReason;
+use crate::io::sys::options;
 use crate::io::udp::Buffers;
 use crate::io::{Receiver, SendQueue, SocketOptions, UdpSocket, underlay_reason};
 
@@ -61,6 +62,20 @@ fn datagrams_of_all_sizes_arrive_in_order() {
         let error = outcomes(&sender, [message(largest), (to, [&bytes, &bytes])]).pop().unwrap();
         assert_eq!(underlay_reason(&error.unwrap_err()), DropReason::UnderlayTooBig);
     }
+}
+
+/// RFC 7348 §5: a checksum of zero must be accepted; Linux refuses it over IPv6 unless told otherwise.
+#[test]
+fn ipv6_datagrams_without_checksum_are_heard() {
+    let (sender, _) = open(V6, large());
+    options::send_zero_checksums(sender.as_fd()).unwrap();
+    let (receiver, _) = open(V6, large());
+    let sent = outcomes(&sender, [(receiver.local_addr(), [&b"unchecked"[..], &[]])]);
+    assert!(sent[0].is_ok());
+    let mut batch = Batch::new(1);
+    let received = receiver.receive(&mut Receiver::new(1), &mut batch);
+    assert!(received.failure.is_none());
+    assert_eq!((batch.len(), batch.frame(0)), (1, &b"unchecked"[..]));
 }
 
 #[test]
