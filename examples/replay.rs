@@ -20,8 +20,8 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use overplane::wire::{VnetHeader, vxlan};
 use overplane::{Batch, Change, Forwarder, Output, PortId, Segment, SegmentId, Tables, Vni};
 
-const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+const SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
 
 /// The VNI of frames that do not bring one along.
 const VNI: u32 = 100;
@@ -106,8 +106,8 @@ impl Node {
         let (mut segments, mut port) = (Vec::new(), None);
         for number in vnis {
             let mut segment = Segment::bridge(Vni::new(number)?);
-            // Captures are made where frames are as large as they come.
-            segment.mtu = Some(9000);
+            // Captures are made where super-frames are still whole.
+            segment.mtu = Some(65_535);
             let id = segment.id();
             let ports = tables.apply(
                 Duration::ZERO,
@@ -140,7 +140,9 @@ impl Node {
     /// Makes the sender of a captured datagram a peer, as the control plane of its network had done.
     fn accept_from(&mut self, source: SocketAddr, now: Duration) -> Result<(), Box<dyn Error>> {
         let vtep = SocketAddr::new(source.ip(), vxlan::PORT);
-        if vtep.is_ipv4() {
+        // What cannot be a peer of this node is counted as unknown.
+        let IpAddr::V4(ip) = vtep.ip() else { return Ok(()) };
+        if !ip.is_unspecified() && !ip.is_multicast() && vtep.ip() != SECOND {
             let peer = |segment: &SegmentId| Change::AddPeer { segment: *segment, vtep };
             self.tables.apply(now, self.segments.iter().map(peer).collect::<Vec<_>>())?;
         }

@@ -372,15 +372,15 @@ impl Draft {
     /// The VTEP at `address`, made if it is new.
     fn vtep(&mut self, segment: SegmentId, address: SocketAddr) -> Result<VtepId, Error> {
         self.segment(segment)?;
-        if let Some(id) = self.tables.vtep_by_address.get(&address) {
-            return Ok(*id);
-        }
         let ip = address.ip();
         if ip == self.tables.local && address.port() == segment.udp_port {
             return Err(Error::conflict(
                 format_args!("VTEP {address} in segment {segment}"),
                 "it is this node itself, which would hear its own frames",
             ));
+        }
+        if let Some(id) = self.tables.vtep_by_address.get(&address) {
+            return Ok(*id);
         }
         if ip.is_unspecified() || ip.is_multicast() || address.port() == 0 {
             return Err(Error::invalid(

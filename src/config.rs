@@ -11,7 +11,7 @@ use crate::wire::vxlan::ReservedBits;
 pub(crate) const DEFAULT_BUFFER: usize = 7 << 20;
 
 /// Largest number of source ports per worker.
-pub(crate) const MAX_SOURCE_PORTS: usize = 64;
+pub const MAX_SOURCE_PORTS: usize = 64;
 
 /// Settings of a dataplane that hold for its whole life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,17 +29,17 @@ pub struct Config {
     /// More ports give the underlay's multipath and receive-side scaling more to tell flows apart by; fewer make
     /// longer trains of datagrams. 0 sends from the port the segment receives on.
     pub source_ports: usize,
-    /// Receive buffer of each underlay socket, in bytes; default 7 MiB. What the kernel granted is in
+    /// Receive buffer of each underlay socket, 1 byte to 1 GiB; default 7 MiB. What the kernel granted is in
     /// [`Control::underlay`](crate::Control::underlay).
     pub receive_buffer: usize,
-    /// Send buffer of each underlay socket, in bytes; default 7 MiB.
+    /// Send buffer of each underlay socket, 1 byte to 1 GiB; default 7 MiB.
     pub send_buffer: usize,
     /// Forbid fragmentation of datagrams on the underlay; default `true`, as a VTEP must not fragment (RFC 7348
     /// §4.3).
     pub dont_fragment: bool,
     /// What becomes of VXLAN datagrams with reserved bits set; default: refused, as Linux does.
     pub reserved_bits: ReservedBits,
-    /// Number of events that wait to be read, at least 1; default 1024.
+    /// Number of events that wait to be read, 1 to 1,048,576; default 1024.
     pub events: usize,
 }
 

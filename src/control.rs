@@ -233,7 +233,8 @@ impl Control {
     /// Waits until every worker has taken up all changes made so far, at most `timeout`, and says whether they have:
     /// the devices and sockets of what was removed are closed then.
     ///
-    /// For dataplanes whose workers the embedder runs; otherwise removing waits by itself.
+    /// For dataplanes whose workers the embedder runs; otherwise removing waits by itself. Always `true` once the
+    /// dataplane is stopped; devices then close as [`Dataplane::stop`](crate::Dataplane::stop) says.
     #[must_use]
     pub fn settled(&self, timeout: Duration) -> bool {
         self.shared.wait_for(self.shared.tables.version(), timeout)

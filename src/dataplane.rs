@@ -86,8 +86,9 @@ impl Dataplane {
 
     /// Stops all workers and waits for the threads that [`Dataplane::start`] started.
     ///
-    /// Frames of a batch under way are still forwarded. Devices are closed when the last control handle and, after
-    /// [`Dataplane::build`], the last worker are dropped.
+    /// Frames of a batch under way are still forwarded. Devices and sockets are closed with the worker that holds them:
+    /// when this returns, or after [`Dataplane::build`] when the worker is dropped. What was attached so late that no
+    /// worker took it is closed with the last control handle.
     ///
     /// # Errors
     /// The first error with which a worker ended.

@@ -159,6 +159,8 @@ pub use {
 pub mod limits {
     pub use crate::batch::{DEFAULT_SLOTS, HEADROOM, MAX_FRAME, MAX_SLOTS};
     pub use crate::change::{MAX_DISCOVERED, MAX_ENTRIES, MAX_SEGMENTS};
+    #[cfg(all(feature = "io", target_os = "linux"))]
+    pub use crate::config::MAX_SOURCE_PORTS;
     pub use crate::fdb::MAX_LIMIT as MAX_FDB_LIMIT;
     pub use crate::output::MAX_OUTPUT;
     pub use crate::segment::{DEFAULT_AGEING, DEFAULT_FDB_LIMIT, FLANNEL_UDP_PORT, MAX_FLOOD};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::fdb;
 use crate::wire::{Vni, vxlan};
 
-/// UDP port of flannel's udp backend, the default of [`Segment::routed`] users (flannel `pkg/backend/udp`).
+/// UDP port of flannel's udp backend (flannel `pkg/backend/udp`); what to give [`Segment::routed`] to talk to it.
 pub const FLANNEL_UDP_PORT: u16 = 8285;
 
 /// Default ageing time of learned entries, as in Linux's bridge and VXLAN devices (IEEE 802.1Q-2018 table 8-6).
@@ -140,7 +140,7 @@ pub struct Segment {
     /// Bridge: time after which a learned entry that no frame refreshed is forgotten (whole seconds, at least 1);
     /// `None` means never.
     pub ageing: Option<Duration>,
-    /// Bridge: largest number of learned entries, at most [`fdb::MAX_LIMIT`]. About 32 bytes of memory each.
+    /// Bridge: largest number of learned entries, at most [`limits::MAX_FDB_LIMIT`](crate::limits::MAX_FDB_LIMIT). About 32 bytes of memory each.
     pub fdb_limit: usize,
     /// Routed: addresses of this node as a router, the sources of ICMP errors; the first of each family is used.
     ///

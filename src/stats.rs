@@ -153,8 +153,15 @@ impl fmt::Display for Stats {
         let t = &self.totals;
         writeln!(
             f,
-            "frames: {} received, {} forwarded, {} flooded as {} copies; {} sent, {} delivered, {} generated",
-            t.received, t.forwarded, t.flooded, t.copies, t.sent, t.delivered, t.generated
+            "frames: {} received, {} forwarded, {} further chunks, {} flooded as {} copies; {} sent, {} delivered, {} generated",
+            t.received,
+            t.forwarded,
+            t.chunks,
+            t.flooded,
+            t.copies,
+            t.sent,
+            t.delivered,
+            t.generated
         )?;
         for segment in &self.segments {
             write!(f, "segment {}: {}", segment.id, segment.traffic)?;

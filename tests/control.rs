@@ -359,6 +359,10 @@ fn a_node_is_no_vtep_of_its_own() {
     let id = node.bridge(1, 14805, "127.94.0.2");
     let error = node.control.add_flood(id, "127.94.0.1:14805".parse().unwrap()).unwrap_err();
     assert!(error.to_string().contains("it is this node itself"), "{error}");
+    // Nor does it become one by being at another port of this address, as a second dataplane would be.
+    let other = node.bridge(1, 14806, "127.94.0.2");
+    node.control.add_flood(other, "127.94.0.1:14805".parse().unwrap()).unwrap();
+    assert!(node.control.add_flood(id, "127.94.0.1:14805".parse().unwrap()).is_err());
     node.finish();
 }
 

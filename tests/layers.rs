@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const RUNNING: [&str; 7] = ["io", "worker", "control", "dataplane", "shared", "config", "trouble"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 15] = [
     "tables",
     "segment",
     "change",
@@ -20,6 +20,10 @@ const TABLES: [&str; 11] = [
     "slots",
     "mtu",
     "source_key",
+    "hash",
+    "counters",
+    "stats",
+    "drop_reason",
 ];
 const FORWARDING: [&str; 5] = ["forward", "output", "batch", "gso", "event"];
 

@@ -56,13 +56,13 @@ pub enum Command {
     /// Join a VXLAN segment with a TAP device.
     ///
     /// Makes the TAP device, sets its addresses and MTU, brings it up and forwards in the foreground until SIGINT or
-    /// SIGTERM, when the device goes and the counters are printed. MAC addresses are learned; frames for everybody go
+    /// SIGTERM, when the device goes, unless it was there before, and the counters are printed. MAC addresses are learned; frames for everybody go
     /// to all remotes. Interoperates with the kernel's VXLAN device.
     Vxlan(Vxlan),
     /// Join an IP-in-UDP overlay, as flannel's udp backend makes one, with a TUN device.
     ///
     /// Makes the TUN device, sets its addresses and MTU, brings it up and forwards in the foreground until SIGINT or
-    /// SIGTERM, when the device goes and the counters are printed. Packets go by longest matching route.
+    /// SIGTERM, when the device goes, unless it was there before, and the counters are printed. Packets go by longest matching route.
     Udp(Udp),
     /// Run what a configuration file describes, in the foreground until SIGINT or SIGTERM.
     Run {
@@ -87,7 +87,8 @@ struct Node {
     /// Underlay address of this node, on one of its interfaces.
     #[arg(long, value_name = "ADDRESS", value_parser = local)]
     local: IpAddr,
-    /// Name of the device to make.
+    /// Name of the device: made, or taken as it is if there is a TAP or TUN of that name; one that was there before
+    /// stays, with the MTU and addresses it got.
     #[arg(long, value_name = "NAME", value_parser = device)]
     dev: String,
     /// MTU of the overlay, in bytes [default: that of the underlay's interface less the encapsulation].
@@ -144,6 +145,14 @@ impl Node {
         segment.mtu = self.mtu;
         let mut planned = SegmentPlan::new(segment);
         fill(&mut planned, self.local)?;
+        for (place, address) in addresses.iter().enumerate() {
+            if addresses[..place].contains(address) {
+                return Err(Failure::Usage(format!("--address: {address} is given twice")));
+            }
+            if let Some(why) = plan::address_conflict(self.local, address.ip) {
+                return Err(Failure::Usage(format!("--address: {why}")));
+            }
+        }
         planned.add_port(self.dev, addresses);
         Ok(Plan { config, segments: vec![planned] })
     }
@@ -155,7 +164,11 @@ impl Vxlan {
         segment.udp_port = self.port;
         self.node.plan(segment, self.address, |planned, local| {
             for remote in &self.remote {
-                planned.flood.push(vtep("--remote", remote, remote, self.port, local)?);
+                let vtep = vtep("--remote", remote, remote, self.port, local)?;
+                if planned.flood.contains(&vtep) {
+                    return Err(Failure::Usage(format!("--remote: {remote} is given twice")));
+                }
+                planned.flood.push(vtep);
             }
             Ok(())
         })

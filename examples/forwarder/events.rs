@@ -10,7 +10,9 @@ pub fn log(control: &Control) {
             Event::Learned { .. } | Event::Aged { .. } => debug!("{event}"),
             Event::Moved { .. } => info!("{event}"),
             Event::Trouble { .. } | Event::SmallBuffer { .. } => warn!("{event}"),
-            Event::DeviceLost { .. } => error!("{event}"),
+            Event::DeviceLost { .. } => {
+                error!("{event}; its port carries nothing until the forwarder is started again");
+            }
             _ => info!("{event}"),
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use overplane::Segment;
 use overplane::mtu;
 use overplane_lab::{Cidr, Namespace};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::failure::Failure;
 use crate::plan::PortPlan;
@@ -60,13 +60,8 @@ impl Underlay {
     }
 }
 
-/// Configures a device and brings it up; `datagram` is the UDP payload that a packet of `mtu` bytes makes.
-pub fn configure(
-    host: &Namespace,
-    port: &PortPlan,
-    mtu: u32,
-    datagram: u32,
-) -> Result<(), Failure> {
+/// Configures a device and brings it up.
+pub fn configure(host: &Namespace, port: &PortPlan, mtu: u32) -> Result<(), Failure> {
     let device = &port.device;
     if mtu < MIN_MTU.1 && port.addresses.iter().any(|address| address.ip.is_ipv6()) {
         return Err(Failure::run(format_args!(
@@ -75,10 +70,6 @@ pub fn configure(
         )));
     }
     host.set_mtu(device, mtu)?;
-    let largest = super_frame(mtu, datagram);
-    if let Err(e) = host.set_gso_max_size(device, largest) {
-        debug!("{e}; large transfers take a little more CPU time");
-    }
     // A device that outlives its opener has them already.
     let present = host.addresses()?;
     let missing =
@@ -88,41 +79,4 @@ pub fn configure(
     }
     host.up(device)?;
     Ok(())
-}
-
-/// The largest super-frame that leaves as one send: all its chunks, encapsulated, fit in one UDP_SEGMENT buffer.
-///
-/// The kernel's TCP fills a super-frame with whole chunks after it has set aside room for all headers there can be.
-fn super_frame(mtu: u32, datagram: u32) -> u32 {
-    /// Largest UDP payload over IPv4 (RFC 768).
-    const MAX_PAYLOAD: u32 = 65_507;
-    /// Datagrams in one send (kernel `include/linux/udp.h`, `UDP_MAX_SEGMENTS`, before Linux 6.9).
-    const MAX_CHUNKS: u32 = 64;
-    /// IPv4 and TCP headers with timestamps.
-    const HEADERS: u32 = 20 + 20 + 12;
-    /// A little over the kernel's room for headers (`MAX_TCP_HEADER`).
-    const ROOM: u32 = 400;
-    let chunks = (MAX_PAYLOAD / datagram.max(1)).clamp(1, MAX_CHUNKS);
-    (chunks * mtu.saturating_sub(HEADERS) + ROOM).min(u32::from(u16::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super_frame;
-
-    #[test]
-    fn a_super_frame_fits_in_one_send() {
-        // What the kernel's TCP makes of the limit: whole chunks in what is left behind 320 bytes of headers.
-        let payload = |mtu: u32, datagram| {
-            let chunks = (super_frame(mtu, datagram) - 321) / (mtu - 52);
-            (chunks, chunks * datagram)
-        };
-        assert_eq!(payload(1450, 1472), (44, 44 * 1472));
-        assert_eq!(payload(1472, 1472), (44, 44 * 1472));
-        assert_eq!(payload(8950, 8972), (7, 7 * 8972));
-        for mtu in 68..9000 {
-            let (chunks, bytes) = payload(mtu, mtu + 22);
-            assert!(bytes <= 65_507 && (1..=64 + 6).contains(&chunks), "{mtu}: {chunks} {bytes}");
-        }
-    }
 }

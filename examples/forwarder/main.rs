@@ -34,6 +34,7 @@ use clap::Parser;
 
 use args::{Arguments, Command};
 use failure::Failure;
+use plan::Plan;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -53,8 +54,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Vxlan(vxlan) => foreground::run(vxlan.plan()?),
-        Command::Udp(udp) => foreground::run(udp.plan()?),
+        Command::Vxlan(vxlan) => foreground::run(rehearsed(vxlan.plan()?)?),
+        Command::Udp(udp) => foreground::run(rehearsed(udp.plan()?)?),
         Command::Run { file } => foreground::run(config::load(&file)?),
         Command::Check { file } => {
             println!("{}: {}", file.display(), config::load(&file)?.summary());
@@ -62,4 +63,10 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Demo => demo::run(),
     }
+}
+
+/// A plan that the tables accept: what they refuse is found before anything is made.
+fn rehearsed(plan: Plan) -> Result<Plan, Failure> {
+    overlay::rehearse(&plan).map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(plan)
 }

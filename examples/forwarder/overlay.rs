@@ -33,7 +33,7 @@ impl Overlay {
         for mut planned in segments {
             let mtu = underlay.segment_mtu(&planned.segment, local.is_ipv6())?;
             planned.segment.mtu = Some(mtu);
-            add_segment(host, &control, &planned, mtu, local.is_ipv6())?;
+            add_segment(host, &control, &planned, mtu)?;
             let id = planned.segment.id();
             let Underlay { link, mtu: underlay_mtu } = &underlay;
             info!("{id}: MTU {mtu} over {link} ({local}, MTU {underlay_mtu})");
@@ -79,19 +79,15 @@ fn add_segment(
     control: &Control,
     planned: &SegmentPlan,
     mtu: u32,
-    ipv6_underlay: bool,
 ) -> Result<(), Failure> {
     let id = control.add_segment(planned.segment.clone())?;
-    // What the outer IP and UDP headers leave of a packet of the full MTU.
-    let outer = if ipv6_underlay { 48 } else { 28 };
-    let datagram = mtu + overplane::mtu::overhead(planned.segment.kind, ipv6_underlay) - outer;
     let mut ports = Vec::new();
     for port in &planned.ports {
         let device = match id.vni {
             Some(_) => Device::tap(&port.device)?,
             None => Device::tun(&port.device)?,
         };
-        links::configure(host, port, mtu, datagram)?;
+        links::configure(host, port, mtu)?;
         ports.push(control.attach(id, device)?);
         let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
         let addresses = if addresses.is_empty() { "none".into() } else { addresses.join(", ") };

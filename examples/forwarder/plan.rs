@@ -97,10 +97,21 @@ pub fn vtep_conflict(local: IpAddr, udp_port: u16, vtep: SocketAddr) -> Option<S
     (vtep == SocketAddr::new(local, udp_port)).then(|| format!("{vtep} is this node itself"))
 }
 
-/// Whether one node can have the address.
+/// Whether one node can have the address, as an underlay without scopes needs it.
 pub fn is_unicast(ip: IpAddr) -> bool {
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+    let unfit = match ip {
+        IpAddr::V4(ip) => ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !ip.is_unspecified() && !ip.is_multicast() && !unfit
+}
+
+/// What stands against giving a device of the node at `local` the address.
+pub fn address_conflict(local: IpAddr, ip: IpAddr) -> Option<String> {
+    if ip.is_unspecified() || ip.is_multicast() {
+        return Some(format!("{ip} is no address of one host"));
+    }
+    (ip == local).then(|| format!("{ip} is this node's underlay address"))
 }
 
 /// The allowed names of a device, for messages.

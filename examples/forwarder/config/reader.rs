@@ -123,6 +123,11 @@ impl<'a> Item<'a> {
         array.iter().map(element).collect()
     }
 
+    /// Whether the value is a list of nothing.
+    pub fn is_empty_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(array) if array.is_empty())
+    }
+
     /// The value as a table.
     pub fn section(&self, problems: &mut Problems) -> Option<Section<'a>> {
         match self.value {

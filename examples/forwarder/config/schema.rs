@@ -40,8 +40,13 @@ pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
         .and_then(|item| item.section(problems))
         .map(|section| dataplane(&section, problems));
     let segments = root.need("segment", "one [[segment]] or more", problems);
-    let segments =
-        segments.map(|item| item.list("a list of tables, each under [[segment]]", problems));
+    let segments = segments.map(|item| {
+        let list = item.list("a list of tables, each under [[segment]]", problems);
+        if item.is_empty_list() {
+            item.problem("empty; allowed: one [[segment]] or more", problems);
+        }
+        list
+    });
     let mut devices = Once::new();
     let mut names = segment::Names::default();
     // Without a local address there is nothing to compare VTEPs with.

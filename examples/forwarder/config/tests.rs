@@ -92,6 +92,16 @@ fn errors_name_line_key_and_what_is_allowed() {
             ],
         ),
         (
+            "segment = []\n[dataplane]\nlocal = \"10.9.0.1\"".into(),
+            vec!["1: segment: empty; allowed: one [[segment]] or more"],
+        ),
+        (
+            format!("{bridge}{port}addresses = [\"10.9.0.1/24\"]"),
+            vec![
+                "8: segment.port.addresses: \"10.9.0.1/24\": 10.9.0.1 is this node's underlay address",
+            ],
+        ),
+        (
             dataplane.into(),
             vec!["3: dataplane.local: missing; allowed: a unicast address of this node"],
         ),

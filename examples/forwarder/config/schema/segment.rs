@@ -91,6 +91,12 @@ impl Reader<'_> {
                 port.get("addresses").map_or(Vec::new(), |list| list.list(ADDRESSES, problems))
             {
                 let Some(address) = item.parse::<Cidr>(ADDRESS, problems) else { continue };
+                if let Some(why) =
+                    self.local.and_then(|local| plan::address_conflict(local, address.ip))
+                {
+                    item.problem(format_args!("{item}: {why}"), problems);
+                    continue;
+                }
                 if let Some(mtu) = planned.segment.mtu.filter(|mtu| *mtu < MIN_MTU_V6)
                     && address.ip.is_ipv6()
                 {
