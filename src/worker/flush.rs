@@ -106,8 +106,7 @@ impl Worker {
                     self.by_entropy[((u64::from(flow) * spread) >> 32) as usize].push(index as u32);
                     continue;
                 }
-                SourcePort::Entropy { listener, .. } => listener,
-                SourcePort::Listener(listener) => listener,
+                SourcePort::Entropy { listener, .. } | SourcePort::Listener(listener) => listener,
             };
             match self.by_listener.iter_mut().find(|(port, _)| *port == udp_port) {
                 Some((_, list)) => list.push(index as u32),

@@ -97,6 +97,14 @@ impl Node {
     }
 }
 
+/// Two hosts with a VXLAN dataplane each, towards each other.
+pub(crate) fn pair() -> ([Namespace; 2], Node, Node) {
+    let hosts = underlay();
+    let left = Node::vxlan(&hosts[0], V4[0], V4[1], &inner_addresses(0));
+    let right = Node::vxlan(&hosts[1], V4[1], V4[0], &inner_addresses(1));
+    (hosts, left, right)
+}
+
 /// Waits until the counters have stood still for a moment.
 pub(crate) fn settle(control: &Control) {
     let mut last = control.stats().totals;

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use overplane::{Config, Control, Device, DropReason, Event, Segment, Vni};
 use overplane_lab::{Transfer, Vxlan, ping_ok, privileged, tcp_transfer, udp_flood};
 
-use crate::hosts::{INNER_V4, Node, V4, configure, eventually, inner_addresses, ip, underlay};
+use crate::hosts::{
+    INNER_V4, Node, V4, configure, eventually, inner_addresses, ip, pair, underlay,
+};
 
 fn events(control: &Control) -> Vec<Event> {
     std::iter::from_fn(|| control.next_event()).collect()
@@ -18,9 +20,7 @@ fn a_device_deleted_under_load_is_lost_once_and_can_be_replaced() {
     if !privileged("a_device_deleted_under_load_is_lost_once_and_can_be_replaced") {
         return;
     }
-    let hosts = underlay();
-    let left = Node::vxlan(&hosts[0], V4[0], V4[1], &inner_addresses(0));
-    let right = Node::vxlan(&hosts[1], V4[1], V4[0], &inner_addresses(1));
+    let (hosts, left, right) = pair();
     assert!(ping_ok(&hosts[0], ip(INNER_V4[1]), 56));
     let mac = hosts[1].mac("ovl0").unwrap();
     let stop = AtomicBool::new(false);
@@ -59,9 +59,7 @@ fn an_underlay_address_that_goes_and_comes_back() {
     if !privileged("an_underlay_address_that_goes_and_comes_back") {
         return;
     }
-    let hosts = underlay();
-    let left = Node::vxlan(&hosts[0], V4[0], V4[1], &inner_addresses(0));
-    let right = Node::vxlan(&hosts[1], V4[1], V4[0], &inner_addresses(1));
+    let (hosts, left, right) = pair();
     assert!(ping_ok(&hosts[0], ip(INNER_V4[1]), 56));
     let cidr = format!("{}/24", V4[0]);
     hosts[0].delete_address("eth0", cidr.as_str()).unwrap();
@@ -88,9 +86,7 @@ fn datagrams_above_the_underlays_mtu_are_counted_not_fragmented() {
     if !privileged("datagrams_above_the_underlays_mtu_are_counted_not_fragmented") {
         return;
     }
-    let hosts = underlay();
-    let left = Node::vxlan(&hosts[0], V4[0], V4[1], &inner_addresses(0));
-    let right = Node::vxlan(&hosts[1], V4[1], V4[0], &inner_addresses(1));
+    let (hosts, left, right) = pair();
     hosts[0].set_mtu("eth0", 1400).unwrap();
     assert!(ping_ok(&hosts[0], ip(INNER_V4[1]), 1200));
     assert!(!ping_ok(&hosts[0], ip(INNER_V4[1]), 1400));
@@ -109,9 +105,7 @@ fn a_device_that_is_down_drops_and_recovers() {
     if !privileged("a_device_that_is_down_drops_and_recovers") {
         return;
     }
-    let hosts = underlay();
-    let left = Node::vxlan(&hosts[0], V4[0], V4[1], &inner_addresses(0));
-    let right = Node::vxlan(&hosts[1], V4[1], V4[0], &inner_addresses(1));
+    let (hosts, left, right) = pair();
     assert!(ping_ok(&hosts[0], ip(INNER_V4[1]), 56));
     hosts[1].down("ovl0").unwrap();
     assert!(!ping_ok(&hosts[0], ip(INNER_V4[1]), 56));
@@ -192,9 +186,7 @@ fn a_transfer_outlives_a_link_that_flaps() {
     if !privileged("a_transfer_outlives_a_link_that_flaps") {
         return;
     }
-    let hosts = underlay();
-    let left = Node::vxlan(&hosts[0], V4[0], V4[1], &inner_addresses(0));
-    let right = Node::vxlan(&hosts[1], V4[1], V4[0], &inner_addresses(1));
+    let (hosts, left, right) = pair();
     let to = SocketAddr::new(ip(INNER_V4[1]), 0);
     std::thread::scope(|scope| {
         let transfer =
