@@ -2,6 +2,8 @@
 //!
 //! A worker owns one [`Batch`] and reuses it for every read: frames are received into the slots, forwarded where
 //! they lie, sent from where they lie, and the slots are reused. Nothing in a batch is counted, pooled or copied.
+//!
+//! A slot mostly holds one frame. Datagrams that the kernel has joined on reception (`UDP_GRO`) share one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -31,6 +33,10 @@ pub const DEFAULT_SLOTS: usize = 64;
 /// Largest number of slots of a batch, in frames.
 pub const MAX_SLOTS: usize = 1024;
 
+/// The most datagrams that one slot holds, as many as one send can have joined (kernel `include/linux/udp.h`,
+/// `UDP_MAX_SEGMENTS`).
+pub const MAX_TRAIN: usize = 128;
+
 /// The source of frames that did not come from the underlay.
 const NOWHERE: SourceKey = SourceKey::NONE;
 
@@ -57,18 +63,20 @@ impl Span {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct Frame {
     span: Span,
     vnet: VnetHeader,
     source: SourceKey,
 }
 
-/// Received frames, each in a slot of its own with [`HEADROOM`] bytes in front.
+/// Received frames in slots with [`HEADROOM`] bytes in front.
 #[derive(Debug)]
 pub struct Batch {
     memory: Box<[u8]>,
-    slots: Box<[Slot]>,
-    len: usize,
+    slots: usize,
+    /// Slots in use.
+    used: usize,
+    frames: Vec<Frame>,
 }
 
 impl Batch {
@@ -78,38 +86,46 @@ impl Batch {
     #[must_use]
     pub fn new(slots: usize) -> Self {
         let slots = slots.clamp(1, MAX_SLOTS);
-        let empty = Slot { span: Span::default(), vnet: VnetHeader::default(), source: NOWHERE };
         Self {
             memory: vec![0; slots * STRIDE].into_boxed_slice(),
-            slots: vec![empty; slots].into_boxed_slice(),
-            len: 0,
+            slots,
+            used: 0,
+            frames: Vec::with_capacity(slots),
         }
     }
 
     /// Number of slots.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.slots.len()
+        self.slots
+    }
+
+    /// Number of slots that are free.
+    #[must_use]
+    #[inline]
+    pub fn free(&self) -> usize {
+        self.slots - self.used
     }
 
     /// Number of frames held.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.frames.len()
     }
 
     /// Whether no frame is held.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.frames.is_empty()
     }
 
     /// Forgets all frames; their memory is reused by the next ones.
     #[inline]
     pub fn clear(&mut self) {
-        self.len = 0;
+        self.used = 0;
+        self.frames.clear();
     }
 
     /// Copies a frame in, as if it had been read from a port with this vnet header.
@@ -146,16 +162,16 @@ impl Batch {
     /// `next_slot(VnetHeader::LEN)`: the header lands in the headroom.
     #[inline]
     pub fn next_slot(&mut self, reserve: usize) -> Option<&mut [u8]> {
-        if self.len == self.slots.len() || reserve > HEADROOM {
+        if self.used == self.slots || reserve > HEADROOM {
             return None;
         }
-        let start = self.len * STRIDE;
+        let start = self.used * STRIDE;
         self.memory.get_mut(start + HEADROOM - reserve..start + STRIDE)
     }
 
     /// The memory of all free slots in order, for a vectored receive.
     pub fn free_slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        let free = self.len * STRIDE;
+        let free = self.used * STRIDE;
         self.memory[free..].chunks_exact_mut(STRIDE).map(|slot| &mut slot[HEADROOM..])
     }
 
@@ -175,16 +191,39 @@ impl Batch {
         self.take(len, VnetHeader::default(), source.ip().into())
     }
 
-    #[inline]
-    fn take(&mut self, len: usize, vnet: VnetHeader, source: SourceKey) -> bool {
-        if self.len == self.slots.len() || len > MAX_FRAME {
+    /// Takes the next free slot as holding `len` bytes of datagrams from `source`, each of `stride` bytes but for the
+    /// last, which may be shorter.
+    ///
+    /// They count as received in that order. Returns `false`, and takes nothing, when the batch is full, `len` exceeds
+    /// [`MAX_FRAME`], or there would be more than [`MAX_TRAIN`] datagrams.
+    pub fn commit_train(&mut self, len: usize, stride: usize, source: SocketAddr) -> bool {
+        if stride == 0 || len <= stride {
+            return self.commit_datagram(len, source);
+        }
+        let fits = self.used < self.slots && len <= MAX_FRAME;
+        if !fits || len.div_ceil(stride) > MAX_TRAIN {
             return false;
         }
-        let start = self.len * STRIDE + HEADROOM;
+        let source = source.ip().into();
+        let start = self.used * STRIDE + HEADROOM;
+        self.used += 1;
+        for at in (0..len).step_by(stride) {
+            let span = Span { start: (start + at) as u32, len: stride.min(len - at) as u32 };
+            self.frames.push(Frame { span, vnet: VnetHeader::default(), source });
+        }
+        true
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize, vnet: VnetHeader, source: SourceKey) -> bool {
+        if self.used == self.slots || len > MAX_FRAME {
+            return false;
+        }
+        let start = self.used * STRIDE + HEADROOM;
         // Both fit: at most MAX_SLOTS slots of STRIDE bytes.
         let span = Span { start: start as u32, len: len as u32 };
-        self.slots[self.len] = Slot { span, vnet, source };
-        self.len += 1;
+        self.used += 1;
+        self.frames.push(Frame { span, vnet, source });
         true
     }
 
@@ -195,8 +234,7 @@ impl Batch {
     #[must_use]
     #[inline]
     pub fn span(&self, index: usize) -> Span {
-        assert!(index < self.len);
-        self.slots[index].span
+        self.frames[index].span
     }
 
     /// The bytes of frame `index`.
@@ -211,24 +249,24 @@ impl Batch {
 
     #[inline]
     pub(crate) fn frame_mut(&mut self, index: usize) -> &mut [u8] {
-        &mut self.memory[self.slots[index].span.range()]
+        &mut self.memory[self.frames[index].span.range()]
     }
 
     /// The vnet header that came with frame `index`.
     #[inline]
     pub(crate) fn vnet(&self, index: usize) -> VnetHeader {
-        self.slots[index].vnet
+        self.frames[index].vnet
     }
 
     /// The underlay address that sent datagram `index`.
     #[inline]
     pub(crate) fn source_key(&self, index: usize) -> SourceKey {
-        self.slots[index].source
+        self.frames[index].source
     }
 
     /// The underlay address that sent datagram `index`.
     pub(crate) fn source(&self, index: usize) -> IpAddr {
-        self.slots[index].source.address()
+        self.frames[index].source.address()
     }
 
     /// The bytes of a run inside this batch.
@@ -244,7 +282,7 @@ impl Batch {
     /// Takes the first `bytes` bytes off frame `index`, all of it if it is shorter.
     #[inline]
     pub(crate) fn strip(&mut self, index: usize, bytes: usize) {
-        let span = &mut self.slots[index].span;
+        let span = &mut self.frames[index].span;
         let bytes = (bytes as u32).min(span.len);
         *span = Span { start: span.start + bytes, len: span.len - bytes };
     }
@@ -256,7 +294,9 @@ impl Batch {
     #[inline]
     pub(crate) fn prepend(&mut self, index: usize, header: &[u8], keep: usize) -> Span {
         debug_assert!(header.len() <= HEADROOM);
-        let span = self.slots[index].span;
+        // Within a train the room in front is the frame before.
+        debug_assert!(self.frames.len() == self.used);
+        let span = self.frames[index].span;
         let end = span.start as usize;
         let start = end - header.len();
         self.memory[start..end].copy_from_slice(header);
@@ -306,6 +346,25 @@ mod tests {
         assert!(batch.commit(5, VnetHeader::default()));
         assert_eq!(batch.frame(0), b"frame");
         assert!(batch.next_slot(0).is_none());
+    }
+
+    #[test]
+    fn a_train_is_as_many_frames_as_it_has_strides() {
+        let source = SocketAddr::from(([192, 0, 2, 1], 4789));
+        let mut batch = Batch::new(2);
+        batch.next_slot(0).unwrap()[..7].copy_from_slice(b"aabbccd");
+        assert!(batch.commit_train(7, 2, source));
+        assert!(batch.push_datagram(b"e", source));
+        let frames: Vec<&[u8]> = (0..batch.len()).map(|index| batch.frame(index)).collect();
+        assert_eq!(frames, [&b"aa"[..], b"bb", b"cc", b"d", b"e"]);
+        assert_eq!(batch.source(3), source.ip());
+        assert_eq!(batch.free(), 0);
+        assert!(!batch.commit_train(1, 1, source), "full");
+        batch.clear();
+        assert!(!batch.commit_train(MAX_TRAIN + 1, 1, source), "too many");
+        assert!(!batch.commit_train(MAX_FRAME + 1, 0, source), "too long");
+        assert!(batch.commit_train(0, 0, source) && batch.commit_train(3, 3, source));
+        assert_eq!((batch.len(), batch.free()), (2, 0));
     }
 
     #[test]

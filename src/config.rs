@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::Error;
 use crate::batch::{DEFAULT_SLOTS, MAX_SLOTS};
+use crate::offload::Offloads;
 use crate::tables::MAX_WORKERS;
 use crate::wire::vxlan::ReservedBits;
 
@@ -39,6 +40,9 @@ pub struct Config {
     pub dont_fragment: bool,
     /// What becomes of VXLAN datagrams with reserved bits set; default: refused, as Linux does.
     pub reserved_bits: ReservedBits,
+    /// Offloads to make use of, as far as they work here; default all. See
+    /// [`Control::set_offloads`](crate::Control::set_offloads).
+    pub offloads: Offloads,
     /// Number of events that wait to be read, 1 to 1,048,576; default 1024.
     pub events: usize,
 }
@@ -56,6 +60,7 @@ impl Config {
             send_buffer: DEFAULT_BUFFER,
             dont_fragment: true,
             reserved_bits: ReservedBits::Refuse,
+            offloads: Offloads::ALL,
             events: 1024,
         }
     }

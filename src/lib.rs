@@ -117,6 +117,7 @@ mod hash;
 mod io;
 mod listing;
 pub mod mtu;
+mod offload;
 mod output;
 mod segment;
 #[cfg(all(feature = "io", target_os = "linux"))]
@@ -140,6 +141,7 @@ pub use event::Event;
 pub use fib::{ParsePrefixError, Prefix};
 pub use forward::Forwarder;
 pub use listing::{FdbEntry, Origin, PortInfo, Route, SegmentInfo};
+pub use offload::{Offload, Offloads, ParseOffloadsError};
 pub use output::{Deliver, Output, SourcePort, Transmit};
 pub use segment::{Destination, Kind, PortId, Segment, SegmentId, VtepId};
 pub use snapshot::{Publisher, Reader};
@@ -157,7 +159,7 @@ pub use {
 
 /// Bounds and defaults: nothing in a dataplane grows beyond these.
 pub mod limits {
-    pub use crate::batch::{DEFAULT_SLOTS, HEADROOM, MAX_FRAME, MAX_SLOTS};
+    pub use crate::batch::{DEFAULT_SLOTS, HEADROOM, MAX_FRAME, MAX_SLOTS, MAX_TRAIN};
     pub use crate::change::{MAX_DISCOVERED, MAX_ENTRIES, MAX_SEGMENTS};
     #[cfg(all(feature = "io", target_os = "linux"))]
     pub use crate::config::MAX_SOURCE_PORTS;

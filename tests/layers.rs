@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const RUNNING: [&str; 7] = ["io", "worker", "control", "dataplane", "shared", "config", "trouble"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "tables",
     "segment",
     "change",
@@ -24,6 +24,7 @@ const TABLES: [&str; 15] = [
     "counters",
     "stats",
     "drop_reason",
+    "offload",
 ];
 const FORWARDING: [&str; 5] = ["forward", "output", "batch", "gso", "event"];
 

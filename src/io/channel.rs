@@ -188,7 +188,7 @@ impl ChannelQueue {
             return received;
         };
         let mut rearmed = false;
-        while batch.len() < batch.capacity() {
+        while batch.free() > 0 {
             match source.try_recv() {
                 // `send` lets no frame pass that does not fit.
                 Ok(frame) => {

@@ -147,7 +147,7 @@ impl TunQueue {
             return received;
         }
         // One turn a frame, also for those that are no good, so that the work is bounded.
-        for _ in batch.len()..batch.capacity() {
+        for _ in 0..batch.free() {
             let Some(slot) = batch.next_slot(self.prefix.len()) else { break };
             match read(&self.file, slot) {
                 // The file has ended, which those of devices never do.

@@ -113,7 +113,7 @@ impl UdpSocket {
     /// that arrives later is a new event, and so is an error that ended the call early.
     pub(crate) fn receive(&self, receiver: &mut Receiver, batch: &mut Batch) -> Received {
         let mut received = Received::default();
-        let wanted = receiver.group.capacity().min(batch.capacity() - batch.len());
+        let wanted = receiver.group.capacity().min(batch.free());
         if wanted == 0 {
             return received;
         }
