@@ -174,13 +174,13 @@ impl Node {
         let Self { name, forwarder, tables, batch, output, .. } = self;
         let mut datagrams = Vec::new();
         for transmit in output.transmits() {
-            let datagram = output.parts(batch, transmit.head, transmit.body).concat();
+            let datagram = output.datagram(batch, transmit).concat();
             forwarder.sent(tables, transmit, datagram.len());
             datagrams.push(datagram);
         }
         for deliver in output.delivers() {
             let bytes =
-                output.parts(batch, deliver.head, deliver.body).iter().map(|p| p.len()).sum();
+                output.frame(batch, deliver).map(<[u8]>::len).sum();
             forwarder.delivered(tables, deliver, bytes);
         }
         for event in output.events() {

@@ -89,6 +89,7 @@ pub(crate) struct WorkerCounters {
     pub(crate) generated: Counter,
     pub(crate) sent: Counter,
     pub(crate) delivered: Counter,
+    pub(crate) coalesced: Counter,
     pub(crate) learning_refused: Counter,
     pub(crate) answers_withheld: Counter,
     drops: Box<[Counter]>,
@@ -105,6 +106,7 @@ impl Default for WorkerCounters {
             generated: Counter::default(),
             sent: Counter::default(),
             delivered: Counter::default(),
+            coalesced: Counter::default(),
             learning_refused: Counter::default(),
             answers_withheld: Counter::default(),
             drops: DropReason::ALL.iter().map(|_| Counter::default()).collect(),
@@ -114,8 +116,8 @@ impl Default for WorkerCounters {
 
 impl WorkerCounters {
     #[inline]
-    pub(crate) fn dropped(&self, reason: DropReason) {
-        self.drops[reason as usize].add(1);
+    pub(crate) fn dropped(&self, reason: DropReason, frames: u64) {
+        self.drops[reason as usize].add(frames);
     }
 }
 
@@ -131,6 +133,7 @@ impl PerWorker<WorkerCounters> {
             sum.generated += counters.generated.get();
             sum.sent += counters.sent.get();
             sum.delivered += counters.delivered.get();
+            sum.coalesced += counters.coalesced.get();
             sum.learning_refused += counters.learning_refused.get();
             sum.answers_withheld += counters.answers_withheld.get();
             for (reason, counter) in DropReason::ALL.iter().zip(&counters.drops) {

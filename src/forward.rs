@@ -12,12 +12,14 @@ mod routed;
 use std::time::Duration;
 
 use crate::batch::Batch;
+use crate::coalesce::Coalescer;
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::fdb::{Learned, seconds};
 use crate::gso::Chunk;
 use crate::hash::mix;
+use crate::offload::Offloads;
 use crate::output::Output;
 use crate::segment::{Location, PortId, SegmentId};
 use crate::tables::{Bridge, SegmentEntry, SegmentTable, Tables};
@@ -33,6 +35,7 @@ const NEWS_PER_BATCH: u32 = 32;
 pub struct Forwarder {
     worker: usize,
     chunks: Vec<Chunk>,
+    coalescer: Coalescer,
     icmp: Budget,
 }
 
@@ -74,7 +77,7 @@ impl Tally {
                 self.flooded += 1;
                 self.copies += copies;
             }
-            Fate::Dropped(reason) => counters.dropped(reason),
+            Fate::Dropped(reason) => counters.dropped(reason, 1),
         }
     }
 
@@ -109,7 +112,14 @@ impl Forwarder {
     /// Makes the forwarder of worker `worker`, counted from 0 and below the number the tables were made for.
     #[must_use]
     pub fn new(worker: usize) -> Self {
-        Self { worker, chunks: Vec::new(), icmp: Budget::new() }
+        Self { worker, chunks: Vec::new(), coalescer: Coalescer::new(), icmp: Budget::new() }
+    }
+
+    /// Says which frames from the underlay are joined to super-frames, for ports that take them: those of
+    /// [`Offload::CoalesceTcp`](crate::Offload::CoalesceTcp) and [`Offload::CoalesceUdp`](crate::Offload::CoalesceUdp),
+    /// none at first. The other offloads are none of its business.
+    pub fn set_offloads(&mut self, offloads: Offloads) {
+        self.coalescer.set_offloads(offloads);
     }
 
     fn context<'a>(&self, tables: &'a Tables, now: Duration) -> Context<'a> {
@@ -184,7 +194,8 @@ impl Forwarder {
         segment: &'a SegmentEntry,
         output: &'a mut Output,
     ) -> Emitter<'a> {
-        Emitter { context, segment, output, chunks: &mut self.chunks }
+        let Self { chunks, coalescer, .. } = self;
+        Emitter { context, segment, output, chunks, coalescer }
     }
 }
 

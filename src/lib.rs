@@ -98,6 +98,7 @@
 mod apply;
 mod batch;
 mod change;
+mod coalesce;
 #[cfg(all(feature = "io", target_os = "linux"))]
 mod config;
 #[cfg(all(feature = "io", target_os = "linux"))]
@@ -142,7 +143,7 @@ pub use fib::{ParsePrefixError, Prefix};
 pub use forward::Forwarder;
 pub use listing::{FdbEntry, Origin, PortInfo, Route, SegmentInfo};
 pub use offload::{Offload, Offloads, ParseOffloadsError};
-pub use output::{Deliver, Output, SourcePort, Transmit};
+pub use output::{Deliver, Output, Pieces, SourcePort, Transmit};
 pub use segment::{Destination, Kind, PortId, Segment, SegmentId, VtepId};
 pub use snapshot::{Publisher, Reader};
 pub use stats::{PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};

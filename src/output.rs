@@ -1,6 +1,7 @@
 //! What forwarding a batch decided: datagrams to send and frames to deliver, as runs inside the batch.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use smallvec::SmallVec;
 
@@ -46,7 +47,23 @@ pub struct Transmit {
     pub body: Span,
 }
 
-/// One frame to write to a port: the bytes of `head`, then those of `body`.
+/// A run of [`Output::pieces`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pieces {
+    /// First piece.
+    pub start: u32,
+    /// Number of pieces.
+    pub len: u32,
+}
+
+impl Pieces {
+    #[inline]
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+}
+
+/// One frame to write to a port: the bytes of `head`, then those of `body`, then those of `more`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deliver {
     /// Receiver.
@@ -57,6 +74,18 @@ pub struct Deliver {
     pub head: Span,
     /// Further bytes, inside the batch.
     pub body: Span,
+    /// The payload of the other frames that were joined with the first one; mostly none.
+    pub more: Pieces,
+    /// Number of received frames, or chunks of them, that this is.
+    pub frames: u32,
+}
+
+impl Deliver {
+    /// One frame that lies in the batch as it is to be written.
+    #[inline]
+    pub(crate) fn whole(port: PortId, vnet: VnetHeader, body: Span) -> Self {
+        Self { port, vnet, head: Span::default(), body, more: Pieces::default(), frames: 1 }
+    }
 }
 
 /// The decisions about one batch, in the order of its frames; valid until the batch changes.
@@ -65,6 +94,7 @@ pub struct Output {
     pub(crate) transmits: Vec<Transmit>,
     pub(crate) delivers: Vec<Deliver>,
     pub(crate) headers: Vec<u8>,
+    pub(crate) pieces: Vec<Span>,
     pub(crate) discovered: SmallVec<[(SegmentId, IpAddr); MAX_DISCOVERIES]>,
     pub(crate) events: Vec<Event>,
     pub(crate) events_lost: u64,
@@ -98,6 +128,12 @@ impl Output {
         &self.headers
     }
 
+    /// The runs of bytes, inside the batch, that [`Deliver::more`] points to.
+    #[must_use]
+    pub fn pieces(&self) -> &[Span] {
+        &self.pieces
+    }
+
     /// What happened while forwarding.
     #[must_use]
     pub fn events(&self) -> &[Event] {
@@ -116,16 +152,40 @@ impl Output {
         self.transmits.clear();
         self.delivers.clear();
         self.headers.clear();
+        self.pieces.clear();
         self.discovered.clear();
         self.events.clear();
         self.events_lost = 0;
     }
 
-    /// The two runs of a descriptor as bytes.
+    /// The two runs of a datagram.
     #[must_use]
     #[inline]
-    pub fn parts<'a>(&'a self, batch: &'a Batch, head: Span, body: Span) -> [&'a [u8]; 2] {
-        [&self.headers[head.range()], batch.bytes(body)]
+    pub fn datagram<'a>(&'a self, batch: &'a Batch, transmit: &Transmit) -> [&'a [u8]; 2] {
+        [&self.headers[transmit.head.range()], batch.bytes(transmit.body)]
+    }
+
+    /// The runs of a frame for a port.
+    #[inline]
+    pub fn frame<'a>(
+        &'a self,
+        batch: &'a Batch,
+        deliver: &Deliver,
+    ) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
+        let first = [&self.headers[deliver.head.range()], batch.bytes(deliver.body)];
+        let more = self.pieces[deliver.more.range()].iter().map(|piece| batch.bytes(*piece));
+        first.into_iter().chain(more)
+    }
+
+    /// The frames that were joined to one, as they were received but for padding behind them.
+    ///
+    /// For a device that does not take what it should; no others need to be taken apart.
+    pub(crate) fn joined(&self, deliver: &Deliver) -> impl Iterator<Item = Span> + use<'_> {
+        let more = self.pieces[deliver.more.range()].iter().copied();
+        let header = deliver.head.len;
+        // The header of each frame is still in front of its payload.
+        let whole = move |body: Span| Span { start: body.start - header, len: body.len + header };
+        std::iter::once(deliver.body).chain(more).map(whole)
     }
 
     pub(crate) fn event(&mut self, event: Event) {

@@ -44,6 +44,8 @@ pub struct Totals {
     pub sent: u64,
     /// Frames that a device took.
     pub delivered: u64,
+    /// Of the frames delivered, those that a device took together with an earlier one, as one super-frame.
+    pub coalesced: u64,
     /// Times that a MAC address was not learned because the FDB was full, at most 32 a batch; frames are forwarded all the
     /// same.
     pub learning_refused: u64,
@@ -182,6 +184,7 @@ impl fmt::Display for Stats {
             writeln!(f, "dropped {n}: {reason}: {} {}", reason.meaning(), reason.advice())?;
         }
         for (n, text) in [
+            (t.coalesced, "frames delivered as part of super-frames"),
             (t.learning_refused, "MAC addresses not learned: FDB full"),
             (t.answers_withheld, "ICMP errors withheld"),
             (self.socket_overflows, "datagrams lost in full receive buffers"),

@@ -4,6 +4,7 @@
 //! block. Each turn takes one bounded batch from each ready source, forwards it and writes it out before the next
 //! is read. With nothing ready the worker sleeps, and wakes once a second for ageing.
 
+mod deliver;
 mod flush;
 mod sources;
 
@@ -342,5 +343,12 @@ impl AsRawFd for Worker {
     /// show here; see [`Turn::More`].
     fn as_raw_fd(&self) -> RawFd {
         self.poll.as_raw_fd()
+    }
+}
+
+impl Worker {
+    /// Goes on without an offload that the kernel has refused.
+    fn offload_failed(&mut self, _offload: crate::offload::Offload, _error: &io::Error) {
+        self.forwarder.set_offloads(crate::offload::Offloads::NONE);
     }
 }

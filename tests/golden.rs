@@ -67,7 +67,7 @@ fn decapsulated(datagram: &str, offload: bool) -> (VnetHeader, Vec<u8>) {
     Forwarder::new(0).from_underlay(&tables, NOW, vxlan::PORT, &mut batch, &mut output);
     let [deliver] = output.delivers() else { panic!("{output:?} {}", tables.stats()) };
     assert_eq!(deliver.port, port);
-    (deliver.vnet, output.parts(&batch, deliver.head, deliver.body).concat())
+    (deliver.vnet, output.frame(&batch, deliver).collect::<Vec<_>>().concat())
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn datagrams_are_those_of_the_kernel_byte_for_byte() {
         assert!(batch.push(&wanted[vxlan::HEADER_LEN..], VnetHeader::default()));
         Forwarder::new(0).from_port(&tables, NOW, port, &mut batch, &mut output);
         let [transmit] = output.transmits() else { panic!("{output:?}") };
-        assert_eq!(output.parts(&batch, transmit.head, transmit.body).concat(), wanted);
+        assert_eq!(output.datagram(&batch, transmit).concat(), wanted);
         assert_eq!(tables.vtep_address(transmit.vtep), Some("192.0.2.2:4789".parse().unwrap()));
     }
 }

@@ -26,7 +26,7 @@ const TABLES: [&str; 16] = [
     "drop_reason",
     "offload",
 ];
-const FORWARDING: [&str; 5] = ["forward", "output", "batch", "gso", "event"];
+const FORWARDING: [&str; 6] = ["forward", "output", "batch", "gso", "coalesce", "event"];
 
 /// Longest file, in lines.
 const MAX_LINES: usize = 800;

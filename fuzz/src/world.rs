@@ -194,14 +194,14 @@ impl World {
         for transmit in output.transmits() {
             *turn += 1;
             match *turn % 7 {
-                0 => forwarder.undelivered(tables, DropReason::UnderlayFull),
+                0 => forwarder.unsent(tables, DropReason::UnderlayFull),
                 _ => forwarder.sent(tables, transmit, transmit.body.len as usize),
             }
         }
         for deliver in output.delivers() {
             *turn += 1;
             match *turn % 5 {
-                0 => forwarder.undelivered(tables, DropReason::PortFull),
+                0 => forwarder.undelivered(tables, deliver, DropReason::PortFull),
                 _ => forwarder.delivered(tables, deliver, deliver.body.len as usize),
             }
         }
@@ -246,7 +246,7 @@ fn check_transmit(
 ) {
     let to = tables.vtep_address(transmit.vtep).expect("a VTEP of this snapshot");
     assert!(segment.peers.contains(&to), "{to} is no peer of {}", segment.id);
-    let bytes = output.parts(batch, transmit.head, transmit.body).concat();
+    let bytes = output.datagram(batch, transmit).concat();
     let packet = match segment.id.vni {
         Some(vni) => {
             assert_eq!(vxlan::decode(&bytes, vxlan::ReservedBits::Refuse), Ok(vni));
@@ -271,7 +271,7 @@ fn check_deliver(
     port: &PortInfo,
 ) {
     assert_eq!(port.segment, segment, "a frame crossed from one segment to another");
-    let len = output.parts(batch, deliver.head, deliver.body).concat().len();
+    let len = output.frame(batch, deliver).map(<[u8]>::len).sum();
     assert!(port.offload || deliver.vnet == VnetHeader::default());
     assert_eq!(deliver.vnet.validate(len), Ok(()), "{:?} for {len} bytes", deliver.vnet);
 }

@@ -168,6 +168,7 @@ impl Forwarder {
                 };
             tally.add(bytes, fate, context.counters);
         }
+        self.coalescer.end_all(batch, output);
         origins.flush();
         tally.flush(context.counters);
     }
@@ -235,6 +236,7 @@ impl Forwarder {
         let Some(port) = target else {
             let targets =
                 Targets::Flood { tables, ports: &segment.ports, except: None, vteps: &[] };
+            emitter.coalescer.end_all(batch, emitter.output);
             let vnet = unfinished.unwrap_or_default();
             return emitter.flood(batch, index, vnet, Some(info), &targets).map(Fate::Flooded);
         };

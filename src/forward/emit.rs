@@ -1,6 +1,7 @@
 //! Turning a decision into descriptors: whole where the receiver can take it, finished or in chunks where not.
 
 use crate::batch::{Batch, Span};
+use crate::coalesce::Coalescer;
 use crate::drop_reason::DropReason;
 use crate::gso::{self, Chunk};
 use crate::output::{Deliver, MAX_OUTPUT, Output, SourcePort, Transmit};
@@ -61,6 +62,7 @@ pub(super) struct Emitter<'a> {
     pub(super) segment: &'a SegmentEntry,
     pub(super) output: &'a mut Output,
     pub(super) chunks: &'a mut Vec<Chunk>,
+    pub(super) coalescer: &'a mut Coalescer,
 }
 
 impl Emitter<'_> {
@@ -146,9 +148,7 @@ impl Emitter<'_> {
                 return Err(DropReason::TooBig);
             }
             let delivered = self.emit_any(batch, index, vnet, Some(info), &local)?;
-            for _ in vteps {
-                self.context.counters.dropped(DropReason::UnderlayTooBig);
-            }
+            self.context.counters.dropped(DropReason::UnderlayTooBig, vteps.len() as u64);
             return Ok(delivered + vteps.len() as u64);
         }
         if vnet.needs_checksum() {
@@ -212,6 +212,17 @@ impl Emitter<'_> {
         info: &FrameInfo,
         port: &PortEntry,
     ) -> Result<u64, DropReason> {
+        let (partial, whole) = match unfinished {
+            None => (false, batch.span(index).len <= self.segment.mtu + u32::from(info.l3_offset)),
+            Some(vnet) => (true, !vnet.is_gso()),
+        };
+        if port.offload {
+            if !whole {
+                self.coalescer.end_all(batch, self.output);
+            } else if self.coalescer.join(batch, index, info, partial, port.id, self.output) {
+                return Ok(1);
+            }
+        }
         match unfinished {
             // The usual case on its own: a vnet header that is sometimes something would be copied every time.
             None => {
@@ -224,7 +235,7 @@ impl Emitter<'_> {
 
     #[inline]
     fn deliver_whole(&mut self, body: Span, vnet: VnetHeader, port: &PortEntry) {
-        self.deliver(Deliver { port: port.id, vnet, head: Span::default(), body });
+        self.deliver(Deliver::whole(port.id, vnet, body));
     }
 
     /// Delivers to all target ports and returns how many there are.
@@ -278,7 +289,7 @@ impl Emitter<'_> {
         let source = self.source_port(frame, info);
         if self.output.headers.len() > MAX_HEADERS {
             // Decided, but there is no room to carry it out: one copy, dropped.
-            self.context.counters.dropped(DropReason::OutputFull);
+            self.context.counters.dropped(DropReason::OutputFull, 1);
             return Ok(1);
         }
         self.chunks.clear();
@@ -296,7 +307,7 @@ impl Emitter<'_> {
             for chunk in &chunks {
                 let head = skip(chunk.head, prefix.len() as u32);
                 let body = Span { start: chunk.body.start + base, ..chunk.body };
-                self.deliver(Deliver { port: port.id, vnet: VnetHeader::default(), head, body });
+                self.deliver(Deliver { head, ..Deliver::whole(port.id, VnetHeader::default(), body) });
             }
             copies += chunks.len() as u64;
         }
@@ -316,7 +327,7 @@ impl Emitter<'_> {
         if self.output.delivers.len() < MAX_OUTPUT {
             self.output.delivers.push(deliver);
         } else {
-            self.context.counters.dropped(DropReason::OutputFull);
+            self.context.counters.dropped(DropReason::OutputFull, 1);
         }
     }
 
@@ -325,7 +336,7 @@ impl Emitter<'_> {
         if self.output.transmits.len() < MAX_OUTPUT {
             self.output.transmits.push(transmit);
         } else {
-            self.context.counters.dropped(DropReason::OutputFull);
+            self.context.counters.dropped(DropReason::OutputFull, 1);
         }
     }
 }

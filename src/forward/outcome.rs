@@ -21,27 +21,34 @@ impl Forwarder {
         }
     }
 
-    /// The port took a frame of `bytes` bytes.
+    /// The port took a frame of `bytes` bytes; one that stands for several counts as one of the port's and as several
+    /// delivered.
     #[inline]
     pub fn delivered(&self, tables: &Tables, deliver: &Deliver, bytes: usize) {
-        tables.counters.of(self.worker).delivered.add(1);
+        let counters = tables.counters.of(self.worker);
+        counters.delivered.add(u64::from(deliver.frames));
+        counters.coalesced.add(u64::from(deliver.frames - 1));
         if let Some(port) = tables.port(deliver.port) {
             port.counters.of(self.worker).sent(1, bytes as u64);
         }
     }
 
-    /// A datagram or frame was not taken; `reason` is one of [`Stage::Output`](crate::Stage::Output).
-    pub fn undelivered(&self, tables: &Tables, reason: DropReason) {
-        tables.counters.of(self.worker).dropped(reason);
+    /// A datagram was not taken; `reason` is one of [`Stage::Output`](crate::Stage::Output).
+    pub fn unsent(&self, tables: &Tables, reason: DropReason) {
+        tables.counters.of(self.worker).dropped(reason, 1);
+    }
+
+    /// A frame, or all those it stands for, was not taken; `reason` is one of
+    /// [`Stage::Output`](crate::Stage::Output).
+    pub fn undelivered(&self, tables: &Tables, deliver: &Deliver, reason: DropReason) {
+        tables.counters.of(self.worker).dropped(reason, u64::from(deliver.frames));
     }
 
     /// Counts `datagrams` that were received cut short, and so cannot be forwarded.
     pub fn truncated(&self, tables: &Tables, datagrams: u64) {
         let counters = tables.counters.of(self.worker);
         counters.received.add(datagrams);
-        for _ in 0..datagrams {
-            counters.dropped(DropReason::Truncated);
-        }
+        counters.dropped(DropReason::Truncated, datagrams);
     }
 
     /// Forgets learned FDB entries whose time is over and reports each. To be called about once a second, by one

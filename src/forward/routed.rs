@@ -10,7 +10,7 @@ use crate::drop_reason::DropReason;
 use crate::output::{Deliver, Output};
 use crate::segment::Location;
 use crate::tables::{PortEntry, Routed, SegmentEntry};
-use crate::wire::{FrameInfo, IpError, L3, ip};
+use crate::wire::{FrameInfo, IpError, L3, VnetHeader, ip};
 
 use super::emit::{Targets, recognise};
 use super::icmp::{self, Problem};
@@ -149,9 +149,8 @@ impl Forwarder {
         match answer {
             Some(body) => {
                 context.counters.generated.add(1);
-                let (vnet, head) = Default::default();
-                let deliver = Deliver { port: port.id, vnet, head, body };
-                self.emitter(context, segment, output).deliver(deliver);
+                let answer = Deliver::whole(port.id, VnetHeader::default(), body);
+                self.emitter(context, segment, output).deliver(answer);
             }
             None => context.counters.answers_withheld.add(1),
         }
@@ -174,6 +173,7 @@ impl Forwarder {
             };
             tally.add(bytes, fate, context.counters);
         }
+        self.coalescer.end_all(batch, output);
         tally.flush(context.counters);
     }
 

@@ -212,14 +212,17 @@ impl ChannelQueue {
         received
     }
 
-    pub(super) fn deliver(&mut self, [head, body]: [&[u8]; 2]) -> io::Result<()> {
+    pub(super) fn deliver<'a>(
+        &mut self,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> io::Result<usize> {
         if self.to_embedder.is_full() {
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
-        let mut frame = Vec::with_capacity(head.len() + body.len());
-        frame.extend_from_slice(head);
-        frame.extend_from_slice(body);
-        self.to_embedder.try_send(frame.into()).map_err(|error| match error {
+        let mut frame = Vec::with_capacity(parts.clone().map(<[u8]>::len).sum());
+        parts.for_each(|part| frame.extend_from_slice(part));
+        let len = frame.len();
+        self.to_embedder.try_send(frame.into()).map(|()| len).map_err(|error| match error {
             TrySendError::Full(_) => io::Error::from_raw_os_error(libc::EAGAIN),
             TrySendError::Disconnected(_) => io::Error::from_raw_os_error(libc::EPIPE),
         })

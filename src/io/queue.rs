@@ -4,9 +4,12 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use smallvec::SmallVec;
+
 use super::channel::ChannelQueue;
 use super::{DeviceKind, Received};
 use crate::batch::Batch;
+use crate::coalesce::MAX_JOINED;
 use crate::wire::{VnetHeader, vnet};
 
 /// One queue of a device; owned by one worker.
@@ -27,13 +30,17 @@ impl PortQueue {
         }
     }
 
-    /// Writes one frame: the bytes of both parts.
+    /// Writes one frame, the bytes of all parts, and returns their number.
     ///
     /// `vnet` is for devices with [`offload`](super::Device::offload); the others do not get it.
-    pub(crate) fn deliver(&mut self, vnet: VnetHeader, parts: [&[u8]; 2]) -> io::Result<()> {
+    pub(crate) fn deliver<'a>(
+        &mut self,
+        vnet: VnetHeader,
+        parts: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
+    ) -> io::Result<usize> {
         match self {
-            Self::Tun(queue) => queue.deliver(vnet, parts),
-            Self::Channel(queue) => queue.deliver(parts),
+            Self::Tun(queue) => queue.deliver(vnet, parts.into_iter()),
+            Self::Channel(queue) => queue.deliver(parts.into_iter()),
         }
     }
 
@@ -53,6 +60,12 @@ impl PortQueue {
         }
     }
 }
+
+/// The most parts of one write: prefix, header, and the payloads that a joined super-frame is made of.
+const MAX_PARTS: usize = 2 + MAX_JOINED;
+
+/// Bytes that one call reads, about: what stays in the cache until it is sent.
+const READ_BUDGET: usize = 256 << 10;
 
 /// Bytes of `struct tun_pi` (kernel `include/uapi/linux/if_tun.h`): flags and EtherType.
 const PACKET_INFO: usize = 4;
@@ -95,7 +108,12 @@ impl Prefix {
     }
 
     /// Writes the prefix of a frame and returns its length.
-    fn write(self, to: &mut [u8; Self::MAX], vnet: VnetHeader, parts: [&[u8]; 2]) -> usize {
+    fn write<'a>(
+        self,
+        to: &mut [u8; Self::MAX],
+        vnet: VnetHeader,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> usize {
         let start = self.packet_info_len();
         if self.packet_info {
             to[..2].fill(0);
@@ -109,14 +127,14 @@ impl Prefix {
 }
 
 /// The EtherType of a frame; 0 if it has none.
-fn ethertype(kind: DeviceKind, [head, body]: [&[u8]; 2]) -> u16 {
-    let byte = |index: usize| {
-        let byte = head.get(index).or_else(|| body.get(index - head.len()));
-        byte.copied().unwrap_or(0)
-    };
+fn ethertype<'a>(kind: DeviceKind, parts: impl Iterator<Item = &'a [u8]>) -> u16 {
+    let mut bytes = parts.flatten().copied();
     match kind {
-        DeviceKind::Tap => u16::from_be_bytes([byte(12), byte(13)]),
-        DeviceKind::Tun => match byte(0) >> 4 {
+        DeviceKind::Tap => {
+            let mut bytes = bytes.skip(12);
+            u16::from_be_bytes([bytes.next().unwrap_or(0), bytes.next().unwrap_or(0)])
+        }
+        DeviceKind::Tun => match bytes.next().unwrap_or(0) >> 4 {
             4 => 0x0800,
             6 => 0x86dd,
             _ => 0,
@@ -146,6 +164,7 @@ impl TunQueue {
             received.drained = true;
             return received;
         }
+        let mut bytes = 0;
         // One turn a frame, also for those that are no good, so that the work is bounded.
         for _ in 0..batch.free() {
             let Some(slot) = batch.next_slot(self.prefix.len()) else { break };
@@ -157,7 +176,12 @@ impl TunQueue {
                     break;
                 }
                 Ok(len) => match self.prefix.parse(&slot[..len]) {
-                    Some(vnet) if batch.commit(len - self.prefix.len(), vnet) => {}
+                    Some(vnet) if batch.commit(len - self.prefix.len(), vnet) => {
+                        bytes += len;
+                        if bytes >= READ_BUDGET {
+                            break;
+                        }
+                    }
                     _ => received.truncated += 1,
                 },
                 Err(error) => {
@@ -170,16 +194,23 @@ impl TunQueue {
         received
     }
 
-    fn deliver(&mut self, vnet: VnetHeader, parts: [&[u8]; 2]) -> io::Result<()> {
+    fn deliver<'a>(
+        &mut self,
+        vnet: VnetHeader,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> io::Result<usize> {
         let mut memory = [0; Prefix::MAX];
-        let prefix = self.prefix.write(&mut memory, vnet, parts);
-        let [head, body] = parts;
-        let vectors = [IoSlice::new(&memory[..prefix]), IoSlice::new(head), IoSlice::new(body)];
+        let prefix = self.prefix.write(&mut memory, vnet, parts.clone());
+        let mut vectors: SmallVec<[IoSlice<'_>; MAX_PARTS]> = SmallVec::new();
+        vectors.push(IoSlice::new(&memory[..prefix]));
+        for part in parts {
+            vectors.push(IoSlice::new(part));
+        }
         // A device takes a frame whole or not at all.
         loop {
             match (&self.file).write_vectored(&vectors) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => return result.map(drop),
+                result => return result.map(|bytes| bytes.saturating_sub(prefix)),
             }
         }
     }
@@ -212,7 +243,7 @@ mod tests {
         {
             let prefix = prefix(packet_info, vnet, DeviceKind::Tun);
             let mut memory = [0xff; Prefix::MAX];
-            assert_eq!(prefix.write(&mut memory, VNET, [&[0x45], &[]]), len);
+            assert_eq!(prefix.write(&mut memory, VNET, [&[0x45_u8][..]].into_iter()), len);
             let expected = if vnet { VNET } else { VnetHeader::default() };
             assert_eq!(prefix.parse(&memory[..len]), Some(expected));
             assert!(len == 0 || prefix.parse(&memory[..len - 1]).is_none());
@@ -224,12 +255,13 @@ mod tests {
         let mut frame = [0; 14];
         frame[12..].copy_from_slice(&[0x08, 0x06]);
         for cut in 0..14 {
-            assert_eq!(ethertype(DeviceKind::Tap, [&frame[..cut], &frame[cut..]]), 0x0806);
+            let parts = [&frame[..cut], &frame[cut..]];
+            assert_eq!(ethertype(DeviceKind::Tap, parts.into_iter()), 0x0806);
         }
-        assert_eq!(ethertype(DeviceKind::Tap, [&[], &[1]]), 0);
-        assert_eq!(ethertype(DeviceKind::Tun, [&[], &[0x45]]), 0x0800);
-        assert_eq!(ethertype(DeviceKind::Tun, [&[0x60], &[0x45]]), 0x86dd);
-        assert_eq!(ethertype(DeviceKind::Tun, [&[], &[]]), 0);
+        assert_eq!(ethertype(DeviceKind::Tap, [&[][..], &[1]].into_iter()), 0);
+        assert_eq!(ethertype(DeviceKind::Tun, [&[][..], &[0x45]].into_iter()), 0x0800);
+        assert_eq!(ethertype(DeviceKind::Tun, [&[0x60][..], &[0x45]].into_iter()), 0x86dd);
+        assert_eq!(ethertype(DeviceKind::Tun, [&[][..], &[]].into_iter()), 0);
     }
 
     #[test]

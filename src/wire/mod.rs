@@ -21,20 +21,20 @@ pub use vxlan::Vni;
 
 /// The `N` bytes at `at`, or `None` where the slice ends before them.
 #[inline]
-fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
     bytes.get(at..)?.first_chunk()
 }
 
 /// The big-endian 16-bit number at `at`, or `None` where the slice ends before it.
 #[inline]
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     array_at(bytes, at).map(|field| u16::from_be_bytes(*field))
 }
 
 /// Stores a big-endian 16-bit number at `at`; `false`, and nothing written, where the slice ends
 /// before it.
 #[inline]
-fn put_u16(bytes: &mut [u8], at: usize, value: u16) -> bool {
+pub(crate) fn put_u16(bytes: &mut [u8], at: usize, value: u16) -> bool {
     match bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
         Some(field) => {
             *field = value.to_be_bytes();

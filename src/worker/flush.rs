@@ -1,4 +1,4 @@
-//! Carrying an output out: frames to devices, datagrams to the underlay, news to whom they concern.
+//! Carrying an output out: datagrams to the underlay, news to whom they concern.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::change::Change;
 use crate::control::Control;
 use crate::drop_reason::DropReason;
 use crate::forward::Forwarder;
-use crate::io::{SendQueue, UdpSocket, port_reason, underlay_reason};
+use crate::io::{SendQueue, UdpSocket, underlay_reason};
 use crate::output::{Output, SourcePort};
 use crate::shared::Shared;
 use crate::tables::Tables;
@@ -25,41 +25,6 @@ impl Worker {
         self.flush_transmits(now);
         self.flush_news(now);
         self.output.clear();
-    }
-
-    fn flush_delivers(&mut self, now: Duration) {
-        let tables = self.reader.value();
-        for deliver in &self.output.delivers {
-            let source =
-                self.port_source.get(&deliver.port).and_then(|index| self.sources[*index].as_mut());
-            let Some(Source { kind: Kind::Port { id, name, queue, lost }, .. }) = source else {
-                self.forwarder.undelivered(tables, DropReason::PortLost);
-                continue;
-            };
-            if *lost {
-                self.forwarder.undelivered(tables, DropReason::PortLost);
-                continue;
-            }
-            let parts = self.output.parts(&self.batch, deliver.head, deliver.body);
-            match queue.deliver(deliver.vnet, parts) {
-                Ok(()) => {
-                    self.forwarder.delivered(tables, deliver, parts[0].len() + parts[1].len())
-                }
-                Err(error) => {
-                    let reason = port_reason(&error);
-                    self.forwarder.undelivered(tables, reason);
-                    if reason == DropReason::PortLost {
-                        *lost = true;
-                        self.shared.device_lost(*id, name);
-                    } else {
-                        let place = Place::Port(*id);
-                        let news =
-                            self.troubles.report(place, reason, &error, now, || name.clone());
-                        self.shared.report(news);
-                    }
-                }
-            }
-        }
     }
 
     fn flush_transmits(&mut self, now: Duration) {
@@ -97,7 +62,7 @@ impl Worker {
         let tables = self.reader.value();
         for (index, transmit) in self.output.transmits.iter().enumerate() {
             if tables.vtep(transmit.vtep).is_none() {
-                self.forwarder.undelivered(tables, DropReason::VtepGone);
+                self.forwarder.unsent(tables, DropReason::VtepGone);
                 continue;
             }
             let udp_port = match transmit.source {
@@ -155,7 +120,7 @@ impl Outlet<'_> {
         let (tables, output, batch) = (self.tables, self.output, self.batch);
         let Some(socket) = socket else {
             for _ in list {
-                self.forwarder.undelivered(tables, DropReason::UnderlayFailed);
+                self.forwarder.unsent(tables, DropReason::UnderlayFailed);
             }
             return;
         };
@@ -163,7 +128,7 @@ impl Outlet<'_> {
             let transmit = &output.transmits[*index as usize];
             // Sorting has left out those whose VTEP is gone.
             let address = tables.vtep_address(transmit.vtep)?;
-            Some((address, output.parts(batch, transmit.head, transmit.body)))
+            Some((address, output.datagram(batch, transmit)))
         });
         let (forwarder, troubles, shared, now) =
             (self.forwarder, &mut *self.troubles, self.shared, self.now);
@@ -173,7 +138,7 @@ impl Outlet<'_> {
                 Ok(bytes) => forwarder.sent(tables, transmit, bytes),
                 Err(error) => {
                     let reason = underlay_reason(&error);
-                    forwarder.undelivered(tables, reason);
+                    forwarder.unsent(tables, reason);
                     let place = Place::Vtep(transmit.vtep);
                     let name = || match tables.vtep_address(transmit.vtep) {
                         Some(address) => format!("VTEP {address}"),

@@ -244,13 +244,13 @@ impl Network {
         let Self { nodes, under_way, sent, now, faults, rng, .. } = self;
         let node = &mut nodes[usize::from(n) - 1];
         for transmit in output.transmits() {
-            let bytes = output.parts(&batch, transmit.head, transmit.body).concat();
+            let bytes = output.datagram(&batch, transmit).concat();
             let Some(to) = node.tables.vtep_address(transmit.vtep) else {
-                node.forwarder.undelivered(&node.tables, DropReason::VtepGone);
+                node.forwarder.unsent(&node.tables, DropReason::VtepGone);
                 continue;
             };
             if rng.happens(faults.refused) {
-                node.forwarder.undelivered(&node.tables, DropReason::UnderlayFull);
+                node.forwarder.unsent(&node.tables, DropReason::UnderlayFull);
                 continue;
             }
             node.forwarder.sent(&node.tables, transmit, bytes.len());
@@ -273,10 +273,10 @@ impl Network {
             }
         }
         for deliver in output.delivers() {
-            let bytes = output.parts(&batch, deliver.head, deliver.body).concat();
+            let bytes = output.frame(&batch, deliver).collect::<Vec<_>>().concat();
             let inbox = node.inboxes.entry(deliver.port).or_default();
             if inbox.len() == INBOX {
-                node.forwarder.undelivered(&node.tables, DropReason::PortFull);
+                node.forwarder.undelivered(&node.tables, deliver, DropReason::PortFull);
                 continue;
             }
             node.forwarder.delivered(&node.tables, deliver, bytes.len());

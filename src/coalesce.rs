@@ -1,0 +1,429 @@
+//! Joining frames of one flow that arrived together into one super-frame: the reverse of [`gso`](crate::gso).
+//!
+//! Payload is never copied: a super-frame is one header of its own, written into the output's arena, and the runs of
+//! payload where they lie in the batch.
+//!
+//! Only frames that a receiver could not tell apart are joined: what [`gso::split`](crate::gso::split) makes of the
+//! super-frame again is, apart from the checksum's state, what came in. Order within a flow never changes: a frame that
+//! cannot join ends the super-frame of its flow, and one whose flow is not known ends all of them.
+
+use crate::batch::{Batch, Span};
+use crate::offload::{Offload, Offloads};
+use crate::output::{MAX_OUTPUT, Output, Pieces};
+use crate::segment::PortId;
+use crate::wire::ip::{V4_HEADER_LEN, V6_HEADER_LEN, v4_header_checksum};
+use crate::wire::l4::{self, L4Checksum};
+use crate::wire::{Fragment, FrameInfo, L3, L4, VnetHeader, array_at, put_u16, u16_at, vnet};
+
+/// Flows of which a super-frame can grow at one time; with more, one of them has to end.
+const MAX_FLOWS: usize = 32;
+
+/// The most frames of one super-frame: what a gathering write takes at a time with room for the headers, and half of
+/// the datagrams that Linux accepts since 6.9 (kernel `include/linux/udp.h`, `UDP_MAX_SEGMENTS`: 128, before 64).
+pub(crate) const MAX_JOINED: usize = 126;
+const MAX_UDP: usize = 64;
+
+/// Largest IPv4 total length; that of IPv6 payload is larger by the header, which is not made use of.
+const MAX_PACKET: usize = 65_535;
+
+/// TCP flags (RFC 9293 §3.1).
+const PSH: u8 = 0x08;
+const ACK: u8 = 0x10;
+
+/// A super-frame that may grow.
+#[derive(Debug)]
+struct Growing {
+    port: PortId,
+    /// Position of its descriptor in the output.
+    deliver: usize,
+    /// The first frame: where it lies and what is in it.
+    first: Span,
+    info: FrameInfo,
+    /// Whether the first frame's checksum was verified or is left to the kernel.
+    sound: bool,
+    /// Payload of each chunk but the last, in bytes.
+    size: usize,
+    /// Payload so far, in bytes.
+    len: usize,
+    /// The TCP sequence number that has to follow.
+    sequence: u32,
+    /// The IPv4 identification that has to follow, unless fragmentation is forbidden.
+    identification: u16,
+    /// A chunk that is shorter or has PSH set was the last one.
+    ended: bool,
+    pushed: bool,
+    pieces: usize,
+}
+
+/// What joining needs to know of a frame that could be part of a super-frame.
+struct Candidate<'a> {
+    frame: &'a [u8],
+    span: Span,
+    info: &'a FrameInfo,
+    payload: usize,
+    /// The checksum is left to the kernel.
+    partial: bool,
+}
+
+/// Joins the frames of one batch.
+#[derive(Debug)]
+pub(crate) struct Coalescer {
+    tcp: bool,
+    udp: bool,
+    /// Tells flows apart, most of the time; by place in `flows`.
+    tags: [u32; MAX_FLOWS],
+    flows: Box<[Option<Growing>; MAX_FLOWS]>,
+    /// The payload runs of each growing super-frame.
+    pieces: Box<[[Span; MAX_JOINED]; MAX_FLOWS]>,
+    /// Places in use, one bit each.
+    open: u32,
+    /// The place that has to make room next.
+    victim: usize,
+}
+
+impl Coalescer {
+    /// Joins nothing until told what to join.
+    pub(crate) fn new() -> Self {
+        Self {
+            tcp: false,
+            udp: false,
+            tags: [0; MAX_FLOWS],
+            flows: Box::new([const { None }; MAX_FLOWS]),
+            pieces: Box::new([[Span::default(); MAX_JOINED]; MAX_FLOWS]),
+            open: 0,
+            victim: 0,
+        }
+    }
+
+    pub(crate) fn set_offloads(&mut self, offloads: Offloads) {
+        self.tcp = offloads.contains(Offload::CoalesceTcp);
+        self.udp = offloads.contains(Offload::CoalesceUdp);
+    }
+
+    /// Joins frame `index` of the batch, which is for `port` alone, to the super-frame of its flow. If there is none
+    /// it can join, returns `false`: it is to be delivered by itself, as the next descriptor of `output`.
+    ///
+    /// `partial` says that the checksum is left to the kernel. The device has to take super-frames.
+    #[inline]
+    pub(crate) fn join(
+        &mut self,
+        batch: &Batch,
+        index: usize,
+        info: &FrameInfo,
+        partial: bool,
+        port: PortId,
+        output: &mut Output,
+    ) -> bool {
+        let frame = batch.frame(index);
+        let Some(tag) = flow_tag(frame, info) else {
+            self.end_all(batch, output);
+            return false;
+        };
+        let enabled = if info.l4 == L4::Tcp { self.tcp } else { self.udp };
+        // A lone frame has nothing to join.
+        if !enabled || batch.len() == 1 {
+            return false;
+        }
+        let payload = (info.ip_end as usize).saturating_sub(usize::from(info.payload_offset));
+        let candidate = Candidate { frame, span: batch.span(index), info, payload, partial };
+        let suitable = candidate.is_suitable();
+        let mut alike = self.alike(tag);
+        while alike != 0 {
+            let at = alike.trailing_zeros() as usize;
+            alike &= alike - 1;
+            let Some(flow) = &mut self.flows[at] else { continue };
+            if flow.port != port || !flow.is_flow_of(&candidate, batch) {
+                continue;
+            }
+            if suitable && flow.admits(&candidate, batch) {
+                self.pieces[at][flow.pieces] = candidate.body();
+                flow.append(&candidate);
+                output.delivers[flow.deliver].frames += 1;
+                return true;
+            }
+            self.end(at, batch, output);
+            break;
+        }
+        if suitable && output.delivers.len() < MAX_OUTPUT {
+            let at = self.make_room(batch, output);
+            self.tags[at] = tag;
+            self.pieces[at][0] = candidate.body();
+            self.flows[at] = Some(Growing::new(&candidate, port, output.delivers.len()));
+            self.open |= 1 << at;
+        }
+        false
+    }
+
+    /// The places in use with this tag.
+    #[inline]
+    fn alike(&self, tag: u32) -> u32 {
+        let mut alike = 0;
+        for (at, other) in self.tags.iter().enumerate() {
+            alike |= u32::from(*other == tag) << at;
+        }
+        alike & self.open
+    }
+
+    /// A free place.
+    fn make_room(&mut self, batch: &Batch, output: &mut Output) -> usize {
+        let free = self.open.trailing_ones() as usize;
+        if free < MAX_FLOWS {
+            return free;
+        }
+        let at = self.victim;
+        self.victim = (at + 1) % MAX_FLOWS;
+        self.end(at, batch, output);
+        at
+    }
+
+    /// Ends all super-frames: what comes next must not be overtaken by what follows it.
+    #[inline]
+    pub(crate) fn end_all(&mut self, batch: &Batch, output: &mut Output) {
+        while self.open != 0 {
+            self.end(self.open.trailing_zeros() as usize, batch, output);
+        }
+    }
+
+    /// Writes what has become of a growing super-frame into its descriptor.
+    fn end(&mut self, at: usize, batch: &Batch, output: &mut Output) {
+        self.open &= !(1 << at);
+        if let Some(flow) = self.flows[at].take().filter(|flow| flow.pieces > 1) {
+            flow.finish(batch, &self.pieces[at], output);
+        }
+    }
+}
+
+impl Candidate<'_> {
+    /// Whether the frame can be part of any super-frame: whole, with payload, and with nothing in its headers that
+    /// could not stand for the others' too.
+    fn is_suitable(&self) -> bool {
+        let Self { frame, info, .. } = self;
+        let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
+        let plain = match info.l3 {
+            L3::Ipv4 => l4 == l3 + V4_HEADER_LEN,
+            L3::Ipv6 => l4 == l3 + V6_HEADER_LEN,
+            L3::Other => false,
+        };
+        let l4_fits = match info.l4 {
+            L4::Tcp => frame.get(l4 + 13).is_some_and(|flags| flags & !PSH == ACK),
+            // A datagram without checksum would get one.
+            L4::Udp => {
+                let length = u16_at(frame, l4 + 4).map(usize::from);
+                length == Some(info.ip_end as usize - l4) && u16_at(frame, l4 + 6) != Some(0)
+            }
+            _ => false,
+        };
+        self.payload > 0 && plain && info.fragment == Fragment::Whole && l4_fits
+    }
+
+    fn body(&self) -> Span {
+        let start = self.span.start + u32::from(self.info.payload_offset);
+        Span { start, len: self.payload as u32 }
+    }
+
+    fn has_psh(&self) -> bool {
+        let flags = self.frame.get(usize::from(self.info.l4_offset) + 13);
+        self.info.l4 == L4::Tcp && flags.is_some_and(|flags| flags & PSH != 0)
+    }
+
+    fn sequence(&self) -> u32 {
+        let at = usize::from(self.info.l4_offset) + 4;
+        array_at(self.frame, at).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+    }
+
+    fn identification(&self) -> u16 {
+        u16_at(self.frame, usize::from(self.info.l3_offset) + 4).unwrap_or(0)
+    }
+}
+
+impl Growing {
+    fn new(first: &Candidate<'_>, port: PortId, deliver: usize) -> Self {
+        let mut flow = Self {
+            port,
+            deliver,
+            first: first.span,
+            info: *first.info,
+            sound: false,
+            size: first.payload,
+            len: 0,
+            sequence: first.sequence(),
+            identification: first.identification(),
+            ended: false,
+            pushed: false,
+            pieces: 0,
+        };
+        flow.append(first);
+        flow.sound = first.partial;
+        flow
+    }
+
+    fn append(&mut self, candidate: &Candidate<'_>) {
+        self.len += candidate.payload;
+        self.pieces += 1;
+        self.sequence = self.sequence.wrapping_add(candidate.payload as u32);
+        self.identification = self.identification.wrapping_add(1);
+        self.pushed = candidate.has_psh();
+        self.ended = self.pushed || candidate.payload < self.size;
+    }
+
+    fn first<'a>(&self, batch: &'a Batch) -> &'a [u8] {
+        batch.bytes(self.first)
+    }
+
+    /// Whether a frame with the same tag is of the same flow: addresses, protocol and ports.
+    fn is_flow_of(&self, candidate: &Candidate<'_>, batch: &Batch) -> bool {
+        let (info, other) = (&self.info, candidate.info);
+        let addresses = match info.l3 {
+            L3::Ipv4 => 12..20,
+            _ => 8..40,
+        };
+        let same = |at: u16, range: std::ops::Range<usize>| {
+            let range = usize::from(at) + range.start..usize::from(at) + range.end;
+            self.first(batch).get(range.clone()) == candidate.frame.get(range)
+        };
+        (info.l3, info.l4, info.l3_offset, info.l4_offset)
+            == (other.l3, other.l4, other.l3_offset, other.l4_offset)
+            && same(info.l3_offset, addresses)
+            && same(info.l4_offset, 0..4)
+    }
+
+    /// Whether a suitable frame of this flow is the next chunk, in every respect.
+    fn admits(&mut self, candidate: &Candidate<'_>, batch: &Batch) -> bool {
+        let (first, frame) = (self.first(batch), candidate.frame);
+        let most = if self.info.l4 == L4::Udp { MAX_UDP } else { MAX_JOINED };
+        let headers = usize::from(self.info.payload_offset - self.info.l3_offset);
+        if self.ended
+            || self.pieces == most
+            || candidate.payload > self.size
+            || headers + self.len + candidate.payload > MAX_PACKET
+            || candidate.info.payload_offset != self.info.payload_offset
+            || !self.headers_agree(first, candidate)
+        {
+            return false;
+        }
+        if !self.sound {
+            self.sound = is_sound(first, &self.info);
+        }
+        self.sound && (candidate.partial || is_sound(frame, candidate.info))
+    }
+
+    /// Whether the headers differ only in what tells one chunk from the next.
+    fn headers_agree(&self, first: &[u8], candidate: &Candidate<'_>) -> bool {
+        let (info, frame) = (&self.info, candidate.frame);
+        let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
+        let end = usize::from(info.payload_offset);
+        let same = |range: std::ops::Range<usize>| match (first.get(range.clone()), frame.get(range))
+        {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => false,
+        };
+        let network = match info.l3 {
+            // All but length, identification and checksum. With DF identifications mean nothing (RFC 6864 §4.1).
+            L3::Ipv4 => {
+                let unfragmentable = first.get(l3 + 6).is_some_and(|flags| flags & 0x40 != 0);
+                same(l3..l3 + 2)
+                    && same(l3 + 6..l3 + 10)
+                    && (unfragmentable || candidate.identification() == self.identification)
+            }
+            // All but the length; the flow label is part of the first word.
+            _ => same(l3..l3 + 4) && same(l3 + 6..l3 + 8),
+        };
+        let transport = match info.l4 {
+            // All but sequence, flags and checksum: acknowledgement, length, window, urgent pointer, options.
+            L4::Tcp => {
+                candidate.sequence() == self.sequence
+                    && same(l4 + 8..l4 + 13)
+                    && same(l4 + 14..l4 + 16)
+                    && same(l4 + 18..end)
+            }
+            _ => true,
+        };
+        network && transport && same(0..l3)
+    }
+
+    /// Writes the super-frame into its descriptor.
+    fn finish(&self, batch: &Batch, pieces: &[Span; MAX_JOINED], output: &mut Output) {
+        let end = usize::from(self.info.payload_offset);
+        let Some(headers) = self.first(batch).get(..end) else { return };
+        let start = output.headers.len();
+        output.headers.extend_from_slice(headers);
+        self.write_header(&mut output.headers[start..]);
+        let more = output.pieces.len() as u32;
+        output.pieces.extend_from_slice(&pieces[1..self.pieces]);
+        let offset = if self.info.l4 == L4::Udp { 6 } else { 16 };
+        let deliver = &mut output.delivers[self.deliver];
+        deliver.vnet = VnetHeader {
+            gso_type: match (self.info.l4, self.info.l3) {
+                (L4::Udp, _) => vnet::GSO_UDP_L4,
+                (_, L3::Ipv6) => vnet::GSO_TCPV6,
+                _ => vnet::GSO_TCPV4,
+            },
+            hdr_len: self.info.payload_offset,
+            gso_size: self.size as u16,
+            ..VnetHeader::partial(self.info.l4_offset, offset)
+        };
+        deliver.head = Span { start: start as u32, len: end as u32 };
+        deliver.body = pieces[0];
+        deliver.more = Pieces { start: more, len: self.pieces as u32 - 1 };
+    }
+
+    /// Makes the first frame's headers those of the super-frame, with the checksum left to the kernel.
+    fn write_header(&self, head: &mut [u8]) {
+        let (l3, l4) = (usize::from(self.info.l3_offset), usize::from(self.info.l4_offset));
+        let end = head.len() + self.len;
+        match self.info.l3 {
+            L3::Ipv4 => {
+                put_u16(head, l3 + 2, (end - l3) as u16);
+                let check = head.get(l3..l4).map_or(0, v4_header_checksum);
+                put_u16(head, l3 + 10, check);
+            }
+            _ => {
+                put_u16(head, l3 + 4, (end - l4) as u16);
+            }
+        }
+        match self.info.l4 {
+            // A chunk that has it set was the last.
+            L4::Tcp => {
+                if let Some(flags) = head.get_mut(l4 + 13) {
+                    *flags |= if self.pushed { PSH } else { 0 };
+                }
+            }
+            _ => {
+                put_u16(head, l4 + 4, (end - l4) as u16);
+            }
+        }
+        let info = FrameInfo { ip_end: end as u32, ..self.info };
+        l4::set_partial(head, &info);
+    }
+}
+
+/// Whether IP header and L4 checksum are right, so that new ones hide no damage.
+fn is_sound(frame: &[u8], info: &FrameInfo) -> bool {
+    let network = match info.l3 {
+        L3::Ipv4 => {
+            frame.get(usize::from(info.l3_offset)..).is_some_and(crate::wire::ip::verify_v4_header)
+        }
+        _ => true,
+    };
+    network && l4::checksum_state(frame, info) == L4Checksum::Correct
+}
+
+/// A number that differs for most pairs of flows; `None` for frames whose flow cannot be told.
+#[inline]
+fn flow_tag(frame: &[u8], info: &FrameInfo) -> Option<u32> {
+    if info.fragment != Fragment::Whole || !matches!(info.l4, L4::Tcp | L4::Udp) {
+        return None;
+    }
+    let l3 = usize::from(info.l3_offset);
+    let word = |at: usize| array_at(frame, at).map(|bytes| u64::from_be_bytes(*bytes));
+    let addresses = match info.l3 {
+        L3::Ipv4 => word(l3 + 12)?,
+        L3::Ipv6 => {
+            let far = word(l3 + 24)?.rotate_left(17) ^ word(l3 + 32)?.rotate_left(29);
+            word(l3 + 8)? ^ word(l3 + 16)?.rotate_left(7) ^ far
+        }
+        L3::Other => return None,
+    };
+    let ports = array_at(frame, usize::from(info.l4_offset)).map(|p| u32::from_be_bytes(*p))?;
+    Some((addresses >> 32) as u32 ^ (addresses as u32).rotate_left(11) ^ ports)
+}
