@@ -179,8 +179,7 @@ impl Node {
             datagrams.push(datagram);
         }
         for deliver in output.delivers() {
-            let bytes =
-                output.frame(batch, deliver).map(<[u8]>::len).sum();
+            let bytes = output.frame(batch, deliver).map(<[u8]>::len).sum();
             forwarder.delivered(tables, deliver, bytes);
         }
         for event in output.events() {

@@ -312,11 +312,11 @@ impl Growing {
         let (info, frame) = (&self.info, candidate.frame);
         let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
         let end = usize::from(info.payload_offset);
-        let same = |range: std::ops::Range<usize>| match (first.get(range.clone()), frame.get(range))
-        {
-            (Some(ours), Some(theirs)) => ours == theirs,
-            _ => false,
-        };
+        let same =
+            |range: std::ops::Range<usize>| match (first.get(range.clone()), frame.get(range)) {
+                (Some(ours), Some(theirs)) => ours == theirs,
+                _ => false,
+            };
         let network = match info.l3 {
             // All but length, identification and checksum. With DF identifications mean nothing (RFC 6864 §4.1).
             L3::Ipv4 => {

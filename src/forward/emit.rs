@@ -307,7 +307,10 @@ impl Emitter<'_> {
             for chunk in &chunks {
                 let head = skip(chunk.head, prefix.len() as u32);
                 let body = Span { start: chunk.body.start + base, ..chunk.body };
-                self.deliver(Deliver { head, ..Deliver::whole(port.id, VnetHeader::default(), body) });
+                self.deliver(Deliver {
+                    head,
+                    ..Deliver::whole(port.id, VnetHeader::default(), body)
+                });
             }
             copies += chunks.len() as u64;
         }

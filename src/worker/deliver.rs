@@ -89,8 +89,8 @@ impl Worker {
 /// What there was to be said of a frame before it was joined with others: at most that its checksum is unfinished.
 fn as_received(frame: &[u8], ethernet: bool) -> VnetHeader {
     let info = if ethernet { FrameInfo::parse(frame) } else { FrameInfo::parse_ip(frame).ok() };
-    let unfinished = info.filter(|info| l4::is_partial(frame, info)).and_then(|info| {
-        Some(VnetHeader::partial(info.l4_offset, l4::checksum_offset(info.l4)?))
-    });
+    let unfinished = info
+        .filter(|info| l4::is_partial(frame, info))
+        .and_then(|info| Some(VnetHeader::partial(info.l4_offset, l4::checksum_offset(info.l4)?)));
     unfinished.unwrap_or_default()
 }

@@ -1,0 +1,378 @@
+//! Joining frames to super-frames: what comes out, taken apart again, is what went in, in order, whatever it was.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+#[path = "common/packets.rs"]
+mod packets;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use etherparse::{PacketBuilder, TcpHeader, UdpHeader};
+use overplane::wire::l4::{L4Checksum, checksum_state, complete};
+use overplane::wire::vnet::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4};
+use overplane::wire::{FrameInfo, L4, VnetHeader, vxlan};
+use overplane::{Batch, Change, Forwarder, Offload, Offloads, Output, PortId, Tables, gso};
+use packets::*;
+use proptest::prelude::*;
+
+/// Frames of one batch as a port got them.
+#[derive(Debug)]
+struct Delivered {
+    vnet: VnetHeader,
+    bytes: Vec<u8>,
+    frames: u32,
+}
+
+/// A node with one port that takes super-frames, and host 1 behind it.
+fn node() -> (Tables, PortId) {
+    let mut tables = Tables::new(underlay(1), 1).unwrap();
+    let segment = bridge_id(1);
+    let port = Change::AddPort { segment, name: "ovl0".into(), offload: true };
+    let ports = tables.apply(Duration::ZERO, [Change::AddSegment(bridge(1)), port]).unwrap();
+    let changes = [
+        Change::AddPeer { segment, vtep: vtep(2) },
+        Change::InsertFdb { segment, mac: host(1).mac, destination: ports[0].into() },
+    ];
+    tables.apply(Duration::ZERO, changes).unwrap();
+    (tables, ports[0])
+}
+
+/// What a port gets of frames that arrive together.
+fn deliver(frames: &[Vec<u8>], offloads: Offloads) -> Vec<Delivered> {
+    let (tables, _) = node();
+    let (mut batch, mut output) = (Batch::new(frames.len().max(1)), Output::new());
+    for frame in frames {
+        assert!(batch.push_datagram(&vxlan(vni(1), frame), vtep(2)));
+    }
+    let mut forwarder = Forwarder::new(0);
+    forwarder.set_offloads(offloads);
+    let now = Duration::from_secs(1);
+    forwarder.from_underlay(&tables, now, vxlan::PORT, &mut batch, &mut output);
+    for deliver in output.delivers() {
+        forwarder.delivered(&tables, deliver, 0);
+    }
+    let stats = tables.stats();
+    assert!(stats.totals.is_conserved(), "{stats}");
+    let delivered = output.delivers().iter().map(|deliver| Delivered {
+        vnet: deliver.vnet,
+        bytes: output.frame(&batch, deliver).collect::<Vec<_>>().concat(),
+        frames: deliver.frames,
+    });
+    delivered.collect()
+}
+
+/// The frames that a device with this vnet header would put on a wire.
+fn on_the_wire(delivered: &Delivered) -> Vec<Vec<u8>> {
+    let Delivered { vnet, bytes, .. } = delivered;
+    vnet.validate(bytes.len()).unwrap();
+    if !vnet.is_gso() {
+        let mut frame = bytes.clone();
+        if vnet.needs_checksum() {
+            let (start, offset) = (vnet.csum_start.into(), vnet.csum_offset.into());
+            assert!(complete(&mut frame, start, offset));
+        }
+        return vec![frame];
+    }
+    let info = FrameInfo::parse(bytes).unwrap();
+    assert_eq!(info.ip_end as usize, bytes.len(), "no padding");
+    assert_eq!(checksum_state(bytes, &info), L4Checksum::Partial);
+    assert_eq!((vnet.hdr_len, vnet.csum_start), (info.payload_offset, info.l4_offset));
+    let (mut headers, mut chunks) = (Vec::new(), Vec::new());
+    gso::split(bytes, &info, vnet.gso_size.into(), &[], &mut headers, &mut chunks).unwrap();
+    let whole = |chunk: &gso::Chunk| {
+        let (head, body) = (chunk.head, chunk.body);
+        let head = &headers[head.start as usize..][..head.len as usize];
+        [head, &bytes[body.start as usize..][..body.len as usize]].concat()
+    };
+    chunks.iter().map(whole).collect()
+}
+
+/// All that a property needs to make a frame.
+#[derive(Clone, Debug)]
+struct Spec {
+    flow: u8,
+    v6: bool,
+    udp: bool,
+    len: usize,
+    /// What is unusual about it; see [`Spec::build`].
+    quirk: u8,
+}
+
+/// Sequence number, datagram count and IPv4 identification of each flow.
+#[derive(Default)]
+struct Flows(HashMap<(u8, bool, bool), (u32, u16)>);
+
+impl Spec {
+    fn build(&self, flows: &mut Flows) -> Vec<u8> {
+        let Self { flow, v6, udp, len, quirk } = *self;
+        let (sequence, id) = flows.0.entry((flow, v6, udp)).or_insert((u32::MAX - 3000, 7));
+        let payload: Vec<u8> = (0..len).map(|at| (at as u8).wrapping_mul(31) ^ flow).collect();
+        let port = 1000 + u16::from(flow);
+        let (mut frame, to, from) = (Vec::new(), host(1), host(2));
+        let mut transport = Vec::new();
+        if udp {
+            let header = UdpHeader {
+                source_port: port,
+                destination_port: 9,
+                length: (8 + len) as u16,
+                checksum: 0,
+            };
+            transport.extend_from_slice(&header.to_bytes());
+        } else {
+            let mut header = TcpHeader::new(port, 9, *sequence, 512);
+            header.ack = quirk != 1;
+            header.acknowledgment_number = if quirk == 2 { 78 } else { 77 };
+            header.psh = quirk == 3;
+            header.fin = quirk == 4;
+            header.window_size = if quirk == 5 { 513 } else { 512 };
+            if quirk == 6 {
+                header.set_options_raw(&[1, 1, 1, 0]).unwrap();
+            }
+            transport.extend_from_slice(&header.to_bytes());
+        }
+        transport.extend_from_slice(&payload);
+        let ttl = if quirk == 7 { 63 } else { 64 };
+        let builder = PacketBuilder::ethernet2(from.mac.0, to.mac.0);
+        let protocol = if udp { 17 } else { 6 };
+        if v6 {
+            builder
+                .ipv6([1; 16], [2; 16], ttl)
+                .write(&mut frame, etherparse::IpNumber(protocol), &transport)
+                .unwrap();
+        } else {
+            builder
+                .ipv4(from.ip.octets(), to.ip.octets(), ttl)
+                .write(&mut frame, etherparse::IpNumber(protocol), &transport)
+                .unwrap();
+            let id = if quirk == 8 { 9999 } else { *id };
+            frame[18..20].copy_from_slice(&id.to_be_bytes());
+            if quirk == 9 {
+                frame[20] = 0x20; // more fragments follow
+            } else if flow % 2 == 0 {
+                frame[20] = 0; // may be fragmented, so that identifications matter
+            }
+            let check = overplane::wire::ip::v4_header_checksum(&frame[14..34]);
+            frame[24..26].copy_from_slice(&check.to_be_bytes());
+        }
+        let info = FrameInfo::parse(&frame).unwrap();
+        if let Some(offset) = overplane::wire::l4::checksum_offset(info.l4) {
+            let at = usize::from(info.l4_offset + offset);
+            if !(udp && quirk == 10)
+                && overplane::wire::l4::set_partial(&mut frame, &info)
+                && quirk != 11
+            {
+                assert!(complete(&mut frame, info.l4_offset.into(), offset.into()));
+            }
+            if quirk == 12 {
+                frame[at] ^= 0x55;
+            }
+        }
+        if quirk == 13 {
+            frame.extend_from_slice(&[0xee; 5]);
+        }
+        if quirk == 14 {
+            frame[11] ^= 0xf0; // another sender's MAC address
+        }
+        // Quirk 15 is a segment that was lost, quirk 16 one that comes twice.
+        if quirk != 16 {
+            *sequence = sequence.wrapping_add(len as u32 * if quirk == 15 { 2 } else { 1 });
+            *id = id.wrapping_add(1);
+        }
+        frame
+    }
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    let len =
+        prop_oneof![4 => Just(100_usize), 1 => Just(60_usize), 1 => 0_usize..120, 1 => Just(1300)];
+    let quirk = prop_oneof![12 => Just(0_u8), 1 => 1_u8..=16];
+    (0_u8..3, any::<bool>(), any::<bool>(), len, quirk).prop_map(|(flow, v6, udp, len, quirk)| {
+        Spec { flow, v6: v6 && flow > 0, udp: udp && flow > 1, len, quirk }
+    })
+}
+
+/// What all frames of a flow share, as an observer on the wire tells flows apart; `None` for what has no ports.
+fn flow_of(frame: &[u8]) -> Option<Vec<u8>> {
+    let info = FrameInfo::parse(frame).unwrap();
+    let whole = info.fragment == overplane::wire::Fragment::Whole;
+    let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
+    let addresses = if info.l4_offset - info.l3_offset == 40 { 8..40 } else { 12..20 };
+    (whole && matches!(info.l4, L4::Tcp | L4::Udp))
+        .then(|| [&frame[l3..][addresses], &frame[l4..l4 + 4], &[info.protocol]].concat())
+}
+
+/// The frame as it may come out: without padding, with a finished checksum, and without what means nothing.
+fn normal(mut frame: Vec<u8>) -> Vec<u8> {
+    let info = FrameInfo::parse(&frame).unwrap();
+    frame.truncate(info.ip_end as usize);
+    if checksum_state(&frame, &info) == L4Checksum::Partial {
+        let offset = overplane::wire::l4::checksum_offset(info.l4).unwrap();
+        assert!(complete(&mut frame, info.l4_offset.into(), offset.into()));
+    }
+    if frame[14] >> 4 == 4 && frame[20] & 0x40 != 0 {
+        // With DF the identification means nothing (RFC 6864 section 4.1), nor does its share of the checksum.
+        frame[18..20].fill(0);
+        frame[24..26].fill(0);
+    }
+    frame
+}
+
+fn by_flow(frames: impl IntoIterator<Item = Vec<u8>>) -> HashMap<Option<Vec<u8>>, Vec<Vec<u8>>> {
+    let mut flows: HashMap<_, Vec<Vec<u8>>> = HashMap::new();
+    for frame in frames {
+        flows.entry(flow_of(&frame)).or_default().push(normal(frame));
+    }
+    flows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn every_flow_comes_out_as_it_went_in(specs in prop::collection::vec(spec(), 1..80)) {
+        let mut flows = Flows::default();
+        let frames: Vec<Vec<u8>> = specs.iter().map(|spec| spec.build(&mut flows)).collect();
+        let delivered = deliver(&frames, Offloads::ALL);
+        prop_assert_eq!(delivered.iter().map(|d| d.frames as usize).sum::<usize>(), frames.len());
+        let out = by_flow(delivered.iter().flat_map(on_the_wire));
+        prop_assert_eq!(out, by_flow(frames));
+    }
+
+    /// What has no ports (fragments here) is overtaken by nothing that came after it, and overtakes nothing.
+    #[test]
+    fn what_has_no_flow_keeps_its_place(specs in prop::collection::vec(spec(), 1..40), at in 0_usize..40) {
+        let mut flows = Flows::default();
+        let mut frames: Vec<Vec<u8>> = specs.iter().map(|spec| spec.build(&mut flows)).collect();
+        let at = at.min(frames.len());
+        let marker = Spec { flow: 99, v6: false, udp: false, len: 50, quirk: 9 }.build(&mut flows);
+        frames.insert(at, marker.clone());
+        let out: Vec<Vec<u8>> =
+            deliver(&frames, Offloads::ALL).iter().flat_map(on_the_wire).map(normal).collect();
+        let place = out.iter().position(|frame| *frame == normal(marker.clone())).unwrap();
+        prop_assert_eq!(place, at);
+        prop_assert_eq!(by_flow(out[..place].to_vec()), by_flow(frames[..at].to_vec()));
+    }
+}
+
+fn train(spec: &Spec, count: usize) -> Vec<Vec<u8>> {
+    let mut flows = Flows::default();
+    (0..count).map(|_| spec.build(&mut flows)).collect()
+}
+
+const TCP: Spec = Spec { flow: 1, v6: false, udp: false, len: 1300, quirk: 0 };
+
+fn joined(frames: &[Vec<u8>]) -> Vec<u32> {
+    deliver(frames, Offloads::ALL).iter().map(|delivered| delivered.frames).collect()
+}
+
+#[test]
+fn a_train_becomes_one_super_frame_of_its_kind() {
+    for (v6, udp, gso_type) in [
+        (false, false, GSO_TCPV4),
+        (true, false, GSO_TCPV6),
+        (false, true, GSO_UDP_L4),
+        (true, true, GSO_UDP_L4),
+    ] {
+        let frames = train(&Spec { v6, udp, ..TCP }, 40);
+        let delivered = deliver(&frames, Offloads::ALL);
+        assert_eq!(delivered.len(), 1);
+        let vnet = delivered[0].vnet;
+        assert_eq!((vnet.gso_type, vnet.gso_size, delivered[0].frames), (gso_type, 1300, 40));
+    }
+}
+
+#[test]
+fn a_super_frame_holds_what_the_kernel_takes_and_the_next_one_follows() {
+    assert_eq!(joined(&train(&TCP, 60)), [50, 10], "65,535 bytes of IP");
+    assert_eq!(joined(&train(&Spec { len: 10, ..TCP }, 140)), [126, 14], "parts of one write");
+    assert_eq!(
+        joined(&train(&Spec { len: 10, udp: true, ..TCP }, 70)),
+        [64, 6],
+        "UDP_MAX_SEGMENTS"
+    );
+}
+
+#[test]
+fn each_difference_ends_a_super_frame() {
+    // Quirk of the third of five frames, and how they are joined.
+    let cases: [(&str, u8, &[u32]); 12] = [
+        ("no ACK", 1, &[2, 1, 2]),
+        ("another acknowledgement", 2, &[2, 1, 2]),
+        ("PSH belongs to the super-frame and ends it", 3, &[3, 2]),
+        ("FIN", 4, &[2, 1, 2]),
+        ("another window", 5, &[2, 1, 2]),
+        ("other options", 6, &[2, 1, 2]),
+        ("another TTL", 7, &[2, 1, 2]),
+        ("a fragment", 9, &[2, 1, 2]),
+        ("a partial checksum is as good as one that is right", 11, &[5]),
+        ("a wrong checksum", 12, &[2, 1, 2]),
+        ("padding is left behind", 13, &[5]),
+        ("a gap", 15, &[3, 2]),
+    ];
+    for (what, quirk, expected) in cases {
+        let mut flows = Flows::default();
+        let frames: Vec<Vec<u8>> = (0..5)
+            .map(|n| Spec { quirk: if n == 2 { quirk } else { 0 }, ..TCP }.build(&mut flows))
+            .collect();
+        assert_eq!(joined(&frames), expected, "{what}");
+    }
+}
+
+#[test]
+fn identifications_matter_where_packets_may_be_fragmented() {
+    for (flow, expected) in [(1, &[5][..]), (2, &[2, 1, 2])] {
+        let mut flows = Flows::default();
+        let frames: Vec<Vec<u8>> = (0..5)
+            .map(|n| Spec { flow, quirk: if n == 2 { 8 } else { 0 }, ..TCP }.build(&mut flows))
+            .collect();
+        assert_eq!(joined(&frames), expected, "flow {flow}");
+    }
+}
+
+#[test]
+fn a_datagram_without_checksum_stays_as_it_is() {
+    let mut flows = Flows::default();
+    let frames: Vec<Vec<u8>> =
+        (0..3).map(|_| Spec { udp: true, quirk: 10, ..TCP }.build(&mut flows)).collect();
+    assert_eq!(joined(&frames), [1, 1, 1]);
+}
+
+#[test]
+fn a_damaged_ip_header_is_not_repaired() {
+    let mut frames = train(&TCP, 4);
+    frames[1][24] ^= 1;
+    let delivered = deliver(&frames, Offloads::ALL);
+    assert_eq!(delivered[1].bytes, frames[1]);
+    assert_eq!(delivered.iter().map(|d| d.frames).collect::<Vec<_>>(), [1, 1, 2]);
+}
+
+#[test]
+fn flows_that_take_turns_are_joined_apart() {
+    let mut flows = Flows::default();
+    let frames: Vec<Vec<u8>> =
+        (0..64).map(|n| Spec { flow: n % 16, len: 60, ..TCP }.build(&mut flows)).collect();
+    assert_eq!(joined(&frames), [4; 16]);
+    // More flows than can be kept apart are still in order, joined or not.
+    let mut flows = Flows::default();
+    let frames: Vec<Vec<u8>> =
+        (0..200).map(|n| Spec { flow: n % 100, len: 60, ..TCP }.build(&mut flows)).collect();
+    let out = deliver(&frames, Offloads::ALL);
+    assert_eq!(by_flow(out.iter().flat_map(on_the_wire)), by_flow(frames));
+}
+
+#[test]
+fn each_kind_can_be_switched() {
+    let frames: Vec<Vec<u8>> =
+        [train(&TCP, 3), train(&Spec { udp: true, ..TCP }, 3)].into_iter().flatten().collect();
+    let count = |offloads| deliver(&frames, offloads).len();
+    assert_eq!(count(Offloads::NONE), 6);
+    assert_eq!(count(Offloads::ALL), 2);
+    assert_eq!(count(Offloads::NONE.with(Offload::CoalesceTcp)), 4);
+    assert_eq!(count(Offloads::NONE.with(Offload::CoalesceUdp)), 4);
+}
+
+#[test]
+fn frames_above_the_segments_mtu_are_not_joined() {
+    let frames = train(&Spec { udp: true, len: 1500, ..TCP }, 3);
+    assert_eq!(joined(&frames), [1, 1, 1]);
+}
