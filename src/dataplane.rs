@@ -11,7 +11,7 @@ use crate::io::current_netns;
 use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::tables::Tables;
-use crate::worker::{Worker, WorkerParts};
+use crate::worker::{Worker, WorkerParts, open_entropy_sockets};
 
 /// A dataplane with its workers.
 ///
@@ -51,8 +51,9 @@ impl Dataplane {
         let mut tables = Tables::new(config.local, config.workers)?;
         tables.set_reserved_bits(config.reserved_bits);
         let namespace = current_netns();
+        let entropy = open_entropy_sockets(&config)?;
         let parts = (0..config.workers)
-            .map(|_| WorkerParts::open(&config))
+            .map(|_| WorkerParts::open(entropy.clone()))
             .collect::<Result<Vec<_>, Error>>()?;
         let wakers = parts.iter().map(WorkerParts::waker).collect::<Result<Vec<_>, Error>>()?;
         let shared = Arc::new(Shared::new(config, namespace, tables, wakers));

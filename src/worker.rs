@@ -7,6 +7,7 @@
 mod deliver;
 mod flush;
 mod sources;
+mod wait;
 
 use std::collections::HashMap;
 use std::io;
@@ -35,6 +36,7 @@ use crate::shared::{Shared, lock};
 use crate::snapshot::Reader;
 use crate::tables::Tables;
 use crate::trouble::{Place, Troubles};
+use wait::Spinner;
 
 /// Time between ticks: ageing, and a second look at sources that failed.
 const TICK: Duration = Duration::from_secs(1);
@@ -44,27 +46,35 @@ const POLL_EVENTS: usize = 256;
 
 const WAKER: Token = Token(usize::MAX);
 
+/// Opens the sockets from whose ports VXLAN datagrams leave.
+///
+/// All workers send from the same ones: the source port of a flow must not depend on who sends it. Otherwise it would
+/// change as the flow moves from worker to worker, and so would the worker that receives it at the other end, whose
+/// device then moves the flow back to another worker here, and so on without an end.
+pub(crate) fn open_entropy_sockets(config: &Config) -> Result<Arc<[UdpSocket]>, Error> {
+    let options = SocketOptions {
+        reuse_port: false,
+        // Nobody is asked to send to these ports; peers answer to the segment's.
+        receive_buffer: 1,
+        send_buffer: config.send_buffer,
+        dont_fragment: config.dont_fragment,
+    };
+    let local = SocketAddr::new(config.local, 0);
+    let open = |_| UdpSocket::open(local, &options).map(|(socket, _)| socket);
+    (0..config.source_ports).map(open).collect()
+}
+
 /// What a worker opens before the state it shares exists.
 #[derive(Debug)]
 pub(crate) struct WorkerParts {
     poll: Poll,
-    entropy: Vec<UdpSocket>,
+    entropy: Arc<[UdpSocket]>,
 }
 
 impl WorkerParts {
-    pub(crate) fn open(config: &Config) -> Result<Self, Error> {
+    pub(crate) fn open(entropy: Arc<[UdpSocket]>) -> Result<Self, Error> {
         let poll =
             Poll::new().map_err(|error| Error::io("creating an epoll instance", error, ""))?;
-        let options = SocketOptions {
-            reuse_port: false,
-            // Nobody is asked to send to these ports; peers answer to the segment's.
-            receive_buffer: 1,
-            send_buffer: config.send_buffer,
-            dont_fragment: config.dont_fragment,
-        };
-        let local = SocketAddr::new(config.local, 0);
-        let open = |_| UdpSocket::open(local, &options).map(|(socket, _)| socket);
-        let entropy = (0..config.source_ports).map(open).collect::<Result<Vec<_>, Error>>()?;
         Ok(Self { poll, entropy })
     }
 
@@ -130,11 +140,12 @@ pub struct Worker {
     reader: Reader<Tables>,
     poll: Poll,
     polled: Events,
+    spinner: Spinner,
     /// By token; gaps are reused.
     sources: Vec<Option<Source>>,
     port_source: HashMap<PortId, usize, Seeded>,
     listener_source: HashMap<u16, usize, Seeded>,
-    entropy: Vec<UdpSocket>,
+    entropy: Arc<[UdpSocket]>,
     /// Indices of the transmits for each entropy socket, and for the listening sockets.
     by_entropy: Vec<Vec<u32>>,
     by_listener: Vec<(u16, Vec<u32>)>,
@@ -161,6 +172,7 @@ impl Worker {
             index,
             poll: parts.poll,
             polled: Events::with_capacity(POLL_EVENTS),
+            spinner: Spinner::new(config.spin),
             sources: Vec::new(),
             port_source: HashMap::with_hasher(seed),
             listener_source: HashMap::with_hasher(seed),
@@ -243,12 +255,9 @@ impl Worker {
             let tick = self.next_tick.saturating_sub(self.shared.now());
             timeout.map_or(tick, |timeout| timeout.min(tick))
         };
-        match self.poll.poll(&mut self.polled, Some(timeout)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                return Err(Error::io("waiting for events", error, ""));
-            }
-            _ => {}
-        }
+        self.spinner
+            .poll(&mut self.poll, &mut self.polled, timeout, &self.shared)
+            .map_err(|error| Error::io("waiting for events", error, ""))?;
         for event in &self.polled {
             if let Some(Some(source)) = self.sources.get_mut(event.token().0) {
                 source.ready = true;
