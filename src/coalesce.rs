@@ -11,8 +11,9 @@ use crate::batch::{Batch, Span};
 use crate::offload::{Offload, Offloads};
 use crate::output::{MAX_OUTPUT, Output, Pieces};
 use crate::segment::PortId;
+use crate::wire::eth;
 use crate::wire::ip::{V4_HEADER_LEN, V6_HEADER_LEN, v4_header_checksum};
-use crate::wire::l4::{self, L4Checksum};
+use crate::wire::l4::{self, L4Checksum, TCP_MIN_HEADER_LEN};
 use crate::wire::{Fragment, FrameInfo, L3, L4, VnetHeader, array_at, put_u16, u16_at, vnet};
 
 /// Flows of which a super-frame can grow at one time; with more, one of them has to end.
@@ -77,6 +78,8 @@ pub(crate) struct Coalescer {
     pieces: Box<[[Span; MAX_JOINED]; MAX_FLOWS]>,
     /// Places in use, one bit each.
     open: u32,
+    /// The place used last.
+    last: usize,
     /// The place that has to make room next.
     victim: usize,
 }
@@ -91,6 +94,7 @@ impl Coalescer {
             flows: Box::new([const { None }; MAX_FLOWS]),
             pieces: Box::new([[Span::default(); MAX_JOINED]; MAX_FLOWS]),
             open: 0,
+            last: 0,
             victim: 0,
         }
     }
@@ -127,22 +131,18 @@ impl Coalescer {
         let payload = (info.ip_end as usize).saturating_sub(usize::from(info.payload_offset));
         let candidate = Candidate { frame, span: batch.span(index), info, payload, partial };
         let suitable = candidate.is_suitable();
-        let mut alike = self.alike(tag);
-        while alike != 0 {
-            let at = alike.trailing_zeros() as usize;
-            alike &= alike - 1;
-            let Some(flow) = &mut self.flows[at] else { continue };
-            if flow.port != port || !flow.is_flow_of(&candidate, batch) {
-                continue;
-            }
-            if suitable && flow.admits(&candidate, batch) {
+        if let Some(at) = self.find(tag, port, &candidate, batch) {
+            self.last = at;
+            if let Some(flow) = &mut self.flows[at]
+                && suitable
+                && flow.admits(&candidate, batch)
+            {
                 self.pieces[at][flow.pieces] = candidate.body();
                 flow.append(&candidate);
                 output.delivers[flow.deliver].frames += 1;
                 return true;
             }
             self.end(at, batch, output);
-            break;
         }
         if suitable && output.delivers.len() < MAX_OUTPUT {
             let at = self.make_room(batch, output);
@@ -150,18 +150,42 @@ impl Coalescer {
             self.pieces[at][0] = candidate.body();
             self.flows[at] = Some(Growing::new(&candidate, port, output.delivers.len()));
             self.open |= 1 << at;
+            self.last = at;
         }
         false
     }
 
-    /// The places in use with this tag.
+    /// Where the super-frame of the candidate's flow grows, if it does.
     #[inline]
-    fn alike(&self, tag: u32) -> u32 {
+    fn find(
+        &self,
+        tag: u32,
+        port: PortId,
+        candidate: &Candidate<'_>,
+        batch: &Batch,
+    ) -> Option<usize> {
+        let is_here = |at: usize| {
+            self.flows[at]
+                .as_ref()
+                .is_some_and(|flow| flow.port == port && flow.is_flow_of(candidate, batch))
+        };
+        // Neighbours are mostly of one flow.
+        if self.tags[self.last] == tag && is_here(self.last) {
+            return Some(self.last);
+        }
         let mut alike = 0;
         for (at, other) in self.tags.iter().enumerate() {
             alike |= u32::from(*other == tag) << at;
         }
-        alike & self.open
+        alike &= self.open;
+        while alike != 0 {
+            let at = alike.trailing_zeros() as usize;
+            if is_here(at) {
+                return Some(at);
+            }
+            alike &= alike - 1;
+        }
+        None
     }
 
     /// A free place.
@@ -271,20 +295,20 @@ impl Growing {
     }
 
     /// Whether a frame with the same tag is of the same flow: addresses, protocol and ports.
+    #[inline]
     fn is_flow_of(&self, candidate: &Candidate<'_>, batch: &Batch) -> bool {
         let (info, other) = (&self.info, candidate.info);
-        let addresses = match info.l3 {
-            L3::Ipv4 => 12..20,
-            _ => 8..40,
-        };
-        let same = |at: u16, range: std::ops::Range<usize>| {
-            let range = usize::from(at) + range.start..usize::from(at) + range.end;
-            self.first(batch).get(range.clone()) == candidate.frame.get(range)
-        };
-        (info.l3, info.l4, info.l3_offset, info.l4_offset)
-            == (other.l3, other.l4, other.l3_offset, other.l4_offset)
-            && same(info.l3_offset, addresses)
-            && same(info.l4_offset, 0..4)
+        let (first, frame) = (self.first(batch), candidate.frame);
+        let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
+        info.l3 == other.l3
+            && info.l4 == other.l4
+            && info.l3_offset == other.l3_offset
+            && info.l4_offset == other.l4_offset
+            && match info.l3 {
+                L3::Ipv4 => same::<8>(first, frame, l3 + 12),
+                _ => same::<32>(first, frame, l3 + 8),
+            }
+            && same::<4>(first, frame, l4)
     }
 
     /// Whether a suitable frame of this flow is the next chunk, in every respect.
@@ -311,34 +335,39 @@ impl Growing {
     fn headers_agree(&self, first: &[u8], candidate: &Candidate<'_>) -> bool {
         let (info, frame) = (&self.info, candidate.frame);
         let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
-        let end = usize::from(info.payload_offset);
-        let same =
-            |range: std::ops::Range<usize>| match (first.get(range.clone()), frame.get(range)) {
-                (Some(ours), Some(theirs)) => ours == theirs,
-                _ => false,
-            };
         let network = match info.l3 {
             // All but length, identification and checksum. With DF identifications mean nothing (RFC 6864 §4.1).
             L3::Ipv4 => {
                 let unfragmentable = first.get(l3 + 6).is_some_and(|flags| flags & 0x40 != 0);
-                same(l3..l3 + 2)
-                    && same(l3 + 6..l3 + 10)
+                same::<2>(first, frame, l3)
+                    && same::<4>(first, frame, l3 + 6)
                     && (unfragmentable || candidate.identification() == self.identification)
             }
             // All but the length; the flow label is part of the first word.
-            _ => same(l3..l3 + 4) && same(l3 + 6..l3 + 8),
+            _ => same::<4>(first, frame, l3) && same::<2>(first, frame, l3 + 6),
         };
         let transport = match info.l4 {
             // All but sequence, flags and checksum: acknowledgement, length, window, urgent pointer, options.
             L4::Tcp => {
+                let options = l4 + TCP_MIN_HEADER_LEN..usize::from(info.payload_offset);
                 candidate.sequence() == self.sequence
-                    && same(l4 + 8..l4 + 13)
-                    && same(l4 + 14..l4 + 16)
-                    && same(l4 + 18..end)
+                    && same::<5>(first, frame, l4 + 8)
+                    && same::<2>(first, frame, l4 + 14)
+                    && same::<2>(first, frame, l4 + 18)
+                    && match options.len() {
+                        0 => true,
+                        // Timestamps, padded: what Linux sends (RFC 7323 appendix A).
+                        12 => same::<12>(first, frame, options.start),
+                        _ => first.get(options.clone()) == frame.get(options),
+                    }
             }
             _ => true,
         };
-        network && transport && same(0..l3)
+        let link = match l3 {
+            eth::HEADER_LEN => same::<{ eth::HEADER_LEN }>(first, frame, 0),
+            _ => first.get(..l3) == frame.get(..l3),
+        };
+        network && transport && link
     }
 
     /// Writes the super-frame into its descriptor.
@@ -406,6 +435,15 @@ fn is_sound(frame: &[u8], info: &FrameInfo) -> bool {
         _ => true,
     };
     network && l4::checksum_state(frame, info) == L4Checksum::Correct
+}
+
+/// Whether `N` bytes at the same place are the same; of a length known beforehand, so that it is a few instructions.
+#[inline]
+fn same<const N: usize>(one: &[u8], other: &[u8], at: usize) -> bool {
+    match (array_at::<N>(one, at), array_at::<N>(other, at)) {
+        (Some(one), Some(other)) => one == other,
+        _ => false,
+    }
 }
 
 /// A number that differs for most pairs of flows; `None` for frames whose flow cannot be told.

@@ -7,18 +7,18 @@ use std::fmt;
 
 use crate::batch::Span;
 use crate::wire::checksum;
-use crate::wire::ip::{V6_HEADER_LEN, v4_header_checksum};
+use crate::wire::ip::V6_HEADER_LEN;
 use crate::wire::l4::pseudo_sum;
-use crate::wire::{Fragment, FrameInfo, L3, L4};
+use crate::wire::{Fragment, FrameInfo, L3, L4, put_u16, u16_at};
 
 /// Largest number of chunks of one super-frame: 64 KiB at the smallest TCP segment that Linux sends (kernel
 /// `include/net/tcp.h`, `TCP_MIN_SND_MSS` less options), rounded up generously.
 pub const MAX_CHUNKS: usize = 2048;
 
 /// TCP flags (RFC 9293 §3.1, CWR: RFC 3168 §6.1) that not every chunk carries.
-const FIN: u8 = 0x01;
-const PSH: u8 = 0x08;
-const CWR: u8 = 0x80;
+const FIN: u16 = 0x01;
+const PSH: u16 = 0x08;
+const CWR: u16 = 0x80;
 
 /// One chunk: the bytes of `head`, then those of `body`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn split(
         || !ordered
         || info.fragment != Fragment::Whole
         || end > frame.len()
-        || pseudo_sum(frame, info).is_none()
+        || info.l3 == L3::Other
     {
         return Err(SplitError::Unsuitable);
     }
@@ -91,92 +91,149 @@ pub fn split(
     if count > MAX_CHUNKS {
         return Err(SplitError::TooMany);
     }
-    let (first_head, first_chunk) = (headers.len(), chunks.len());
-    for index in 0..count {
-        let at = start + index * size;
-        let len = size.min(end - at);
-        let base = headers.len();
-        headers.extend_from_slice(prefix);
-        headers.extend_from_slice(&frame[..start]);
-        let body = &frame[at..at + len];
-        let head = &mut headers[base + prefix.len()..];
-        if write_header(head, info, index, index * size, index + 1 == count, body).is_none() {
-            headers.truncate(first_head);
-            chunks.truncate(first_chunk);
-            return Err(SplitError::Unsuitable);
-        }
+    let header = prefix.len() + start;
+    let first = headers.len();
+    headers.extend_from_slice(prefix);
+    headers.extend_from_slice(&frame[..start]);
+    let Some(template) = Template::prepare(&mut headers[first + prefix.len()..], info) else {
+        headers.truncate(first);
+        return Err(SplitError::Unsuitable);
+    };
+    headers.resize(first + count * header, 0);
+    let (original, copies) = headers[first..].split_at_mut(header);
+    for copy in copies.chunks_exact_mut(header) {
+        copy.copy_from_slice(original);
+    }
+    let bodies = frame[start..end].chunks(size);
+    for (index, (head, body)) in headers[first..].chunks_exact_mut(header).zip(bodies).enumerate() {
+        let place = Place { index, offset: index * size, last: index + 1 == count };
+        template.write(&mut head[prefix.len()..], place, body);
         chunks.push(Chunk {
-            head: Span { start: base as u32, len: (prefix.len() + start) as u32 },
-            body: Span { start: at as u32, len: len as u32 },
+            head: Span { start: (first + index * header) as u32, len: header as u32 },
+            body: Span { start: (start + place.offset) as u32, len: body.len() as u32 },
         });
     }
     Ok(())
 }
 
-/// Turns a copy of the super-frame's headers into those of chunk `index`, whose payload starts `offset` bytes into
-/// the super-frame's. `None` when a header is not where `info` says.
-fn write_header(
-    head: &mut [u8],
-    info: &FrameInfo,
+/// Where a chunk stands in its super-frame.
+#[derive(Clone, Copy)]
+struct Place {
     index: usize,
+    /// Of its payload in the super-frame's, in bytes.
     offset: usize,
     last: bool,
-    body: &[u8],
-) -> Option<()> {
-    let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
-    let ip_len = head.len() - l3 + body.len();
-    match info.l3 {
-        L3::Ipv4 => {
-            put(head, l3 + 2, ip_len as u16)?;
-            let id = get(head, l3 + 4)?;
-            put(head, l3 + 4, id.wrapping_add(index as u16))?;
-            let check = v4_header_checksum(head.get(l3..l4)?);
-            put(head, l3 + 10, check)?;
+}
+
+/// What the headers of all chunks share, summed up once.
+///
+/// Sums are of 16-bit words, not folded; they are far from overflowing.
+struct Template {
+    l3: usize,
+    l4: usize,
+    v4: bool,
+    tcp: bool,
+    /// Of the IPv4 header without length, identification and checksum.
+    network: u32,
+    identification: u16,
+    /// Of the pseudo-header and the L4 header without lengths, sequence number, flags and checksum.
+    transport: u32,
+    sequence: u32,
+    /// TCP header length and flags, one word.
+    flags: u16,
+}
+
+impl Template {
+    /// Takes out of the headers what differs from chunk to chunk. `None` when a header is not where `info` says.
+    fn prepare(head: &mut [u8], info: &FrameInfo) -> Option<Self> {
+        let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
+        let (v4, tcp) = (info.l3 == L3::Ipv4, info.l4 == L4::Tcp);
+        // The sum without the length of which it is part: that of no bytes.
+        let pseudo = pseudo_sum(head, &FrameInfo { ip_end: info.l4_offset.into(), ..*info })?;
+        let mut template = Self {
+            l3,
+            l4,
+            v4,
+            tcp,
+            network: 0,
+            identification: 0,
+            transport: 0,
+            sequence: 0,
+            flags: 0,
+        };
+        let mut take = |at| take(head, at);
+        if v4 {
+            take(l3 + 2)?;
+            template.identification = take(l3 + 4)?;
+            take(l3 + 10)?;
+        } else {
+            take(l3 + 4)?;
         }
-        L3::Ipv6 => put(head, l3 + 4, (ip_len - V6_HEADER_LEN) as u16)?,
-        L3::Other => return None,
+        if tcp {
+            template.sequence = u32::from(take(l4 + 4)?) << 16 | u32::from(take(l4 + 6)?);
+            template.flags = take(l4 + 12)?;
+            take(l4 + 16)?;
+        } else {
+            take(l4 + 4)?;
+            take(l4 + 6)?;
+        }
+        template.network = u32::from(checksum::sum(head.get(l3..l4)?));
+        template.transport = u32::from(pseudo) + u32::from(checksum::sum(head.get(l4..)?));
+        Some(template)
     }
-    let field = match info.l4 {
-        L4::Tcp => {
-            let sequence = head.get(l4 + 4..l4 + 8)?.try_into().map(u32::from_be_bytes).ok()?;
-            let sequence = sequence.wrapping_add(offset as u32).to_be_bytes();
-            head.get_mut(l4 + 4..l4 + 8)?.copy_from_slice(&sequence);
-            let flags = head.get_mut(l4 + 13)?;
-            if !last {
-                *flags &= !(FIN | PSH);
+
+    /// Completes a copy of the prepared headers for one chunk.
+    #[inline]
+    fn write(&self, head: &mut [u8], place: Place, body: &[u8]) {
+        let (l3, l4) = (self.l3, self.l4);
+        let end = head.len() + body.len();
+        let l4_len = (end - l4) as u16;
+        if self.v4 {
+            let (len, id) =
+                ((end - l3) as u16, self.identification.wrapping_add(place.index as u16));
+            put_u16(head, l3 + 2, len);
+            put_u16(head, l3 + 4, id);
+            let sum = self.network + u32::from(len) + u32::from(id);
+            put_u16(head, l3 + 10, checksum::finish(checksum::fold(sum.into())));
+        } else {
+            put_u16(head, l3 + 4, (end - l3 - V6_HEADER_LEN) as u16);
+        }
+        let mut sum = self.transport + u32::from(l4_len) + u32::from(checksum::sum(body));
+        let field = if self.tcp {
+            let sequence = self.sequence.wrapping_add(place.offset as u32);
+            let mut flags = self.flags;
+            if !place.last {
+                flags &= !(FIN | PSH);
             }
-            if index > 0 {
-                *flags &= !CWR;
+            if place.index > 0 {
+                flags &= !CWR;
             }
+            let (high, low) = ((sequence >> 16) as u16, sequence as u16);
+            put_u16(head, l4 + 4, high);
+            put_u16(head, l4 + 6, low);
+            put_u16(head, l4 + 12, flags);
+            sum += u32::from(high) + u32::from(low) + u32::from(flags);
             l4 + 16
-        }
-        _ => {
-            put(head, l4 + 4, (head.len() - l4 + body.len()) as u16)?;
+        } else {
+            put_u16(head, l4 + 4, l4_len);
+            sum += u32::from(l4_len);
             l4 + 6
-        }
-    };
-    put(head, field, 0)?;
-    let chunk = FrameInfo { ip_end: (head.len() + body.len()) as u32, ..*info };
-    let pseudo = pseudo_sum(head, &chunk)?;
-    // TCP and UDP headers are of even length, so the sums of header and payload add up without a swap.
-    let sum =
-        checksum::add(pseudo, checksum::add(checksum::sum(head.get(l4..)?), checksum::sum(body)));
-    // A sum of zero goes out as all ones: zero would mean "no checksum" in UDP (RFC 768) and means the same number
-    // in TCP.
-    let check = match checksum::finish(sum) {
-        0 => 0xffff,
-        check => check,
-    };
-    put(head, field, check)
+        };
+        // A sum of zero goes out as all ones: zero would mean "no checksum" in UDP (RFC 768) and means the same number
+        // in TCP.
+        let check = match checksum::finish(checksum::fold(sum.into())) {
+            0 => 0xffff,
+            check => check,
+        };
+        put_u16(head, field, check);
+    }
 }
 
-fn get(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2)?.try_into().map(u16::from_be_bytes).ok()
-}
-
-fn put(bytes: &mut [u8], at: usize, value: u16) -> Option<()> {
-    bytes.get_mut(at..at + 2)?.copy_from_slice(&value.to_be_bytes());
-    Some(())
+/// Takes a 16-bit field out and leaves zero.
+fn take(head: &mut [u8], at: usize) -> Option<u16> {
+    let value = u16_at(head, at)?;
+    put_u16(head, at, 0);
+    Some(value)
 }
 
 #[cfg(test)]
@@ -298,9 +355,9 @@ mod tests {
     #[test]
     fn cwr_is_only_on_the_first_chunk() {
         let mut frame = tcp(false, false, &[], &[0; 300]);
-        frame[14 + 20 + 13] |= CWR;
+        frame[14 + 20 + 13] |= CWR as u8;
         let cwr: Vec<bool> =
-            chunks(&frame, 100).iter().map(|chunk| chunk[14 + 20 + 13] & CWR != 0).collect();
+            chunks(&frame, 100).iter().map(|chunk| chunk[14 + 20 + 13] & CWR as u8 != 0).collect();
         assert_eq!(cwr, [true, false, false]);
     }
 

@@ -21,16 +21,20 @@ pub fn sum(bytes: &[u8]) -> u16 {
     // at the end.
     let (steps, rest) = bytes.as_chunks::<STEP>();
     let mut total = if steps.is_empty() { 0 } else { sum_steps(steps) };
-    let (words, tail) = rest.as_chunks::<4>();
+    let (words, tail) = rest.as_chunks::<8>();
+    let halves = |word: [u8; 8]| {
+        let word = u64::from_ne_bytes(word);
+        (word >> 32) + (word & 0xffff_ffff)
+    };
     for word in words {
-        total += u64::from(u32::from_ne_bytes(*word));
+        total += halves(*word);
     }
     if !tail.is_empty() {
-        let mut last = [0u8; 4];
+        let mut last = [0u8; 8];
         for (to, from) in last.iter_mut().zip(tail) {
             *to = *from;
         }
-        total += u64::from(u32::from_ne_bytes(last));
+        total += halves(last);
     }
     u16::from_be(fold(total))
 }
@@ -54,7 +58,7 @@ fn sum_steps(steps: &[[u8; STEP]]) -> u64 {
 
 /// Folds a wide sum of 16-bit words to 16 bits, adding the carries back in (RFC 1071 §2(A)).
 #[inline]
-const fn fold(total: u64) -> u16 {
+pub(crate) const fn fold(total: u64) -> u16 {
     let total = (total >> 32) + (total & 0xffff_ffff);
     let total = (total >> 16) + (total & 0xffff);
     let total = (total >> 16) + (total & 0xffff);

@@ -7,6 +7,8 @@
 //! Run with `cargo bench --bench forward`; a filter such as `encap/1400` narrows it down.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod super_frames;
+
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -261,5 +263,11 @@ fn quick() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
-criterion_group! { name = benches; config = quick(); targets = refill, encap, decap, route, flood }
+use super_frames::{checksums, coalesce, split};
+
+criterion_group! {
+    name = benches;
+    config = quick();
+    targets = refill, encap, decap, route, flood, checksums, split, coalesce
+}
 criterion_main!(benches);
