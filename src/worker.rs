@@ -28,6 +28,7 @@ use crate::io::{
     PortQueue, Received, Receiver, SendQueue, SocketOptions, UdpSocket, port_reason,
     underlay_reason,
 };
+use crate::offload::Offloads;
 use crate::output::Output;
 use crate::segment::PortId;
 use crate::shared::{Shared, lock};
@@ -77,6 +78,16 @@ impl WorkerParts {
 enum Kind {
     Port { id: PortId, name: String, queue: PortQueue, lost: bool },
     Socket { udp_port: u16, socket: Arc<UdpSocket>, drops: u32 },
+}
+
+impl Kind {
+    /// Makes what frames come from give super-frames and trains as far as they are wanted.
+    fn set_offloads(&self, active: Offloads) {
+        match self {
+            Self::Port { queue, .. } => queue.set_offloads(active),
+            Self::Socket { .. } => {}
+        }
+    }
 }
 
 /// Something frames come from.
@@ -143,6 +154,8 @@ pub struct Worker {
     receiver: Receiver,
     send_queue: SendQueue,
     troubles: Troubles,
+    /// The offloads that the sources are set to.
+    offloads: Offloads,
     /// First source of the next turn, so that none is always last.
     rotation: usize,
     next_tick: Duration,
@@ -172,6 +185,7 @@ impl Worker {
             receiver: Receiver::new(config.batch),
             send_queue: SendQueue::new(),
             troubles: Troubles::default(),
+            offloads: shared.switches.active(),
             rotation: 0,
             next_tick: TICK,
             next_discovery: Duration::ZERO,
@@ -201,6 +215,7 @@ impl Worker {
         }
         self.wait(timeout)?;
         // After waiting, so that what was changed meanwhile holds for the frames that ended the wait.
+        self.follow_switches();
         self.catch_up();
         let now = self.shared.now();
         let sources = self.sources.len();
@@ -232,6 +247,15 @@ impl Worker {
         if self.reader.refresh() {
             self.reconcile();
             self.shared.in_step(self.index, self.reader.version());
+        }
+    }
+
+    /// Sets the sources to the offloads that are in use now, if these have changed.
+    fn follow_switches(&mut self) {
+        let active = self.shared.switches.active();
+        if active != self.offloads {
+            self.offloads = active;
+            self.sources.iter().flatten().for_each(|source| source.kind.set_offloads(active));
         }
     }
 

@@ -5,8 +5,11 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::channel::ChannelQueue;
+use super::negotiate::Abilities;
+use super::sys::ioctl;
 use super::{DeviceKind, Received};
 use crate::batch::Batch;
+use crate::offload::Offloads;
 use crate::wire::{VnetHeader, vnet};
 
 /// One queue of a device; owned by one worker.
@@ -29,11 +32,28 @@ impl PortQueue {
 
     /// Writes one frame: the bytes of both parts.
     ///
-    /// `vnet` is for devices with [`offload`](super::Device::offload); the others do not get it.
+    /// `vnet` is for devices with a vnet header; the others do not get it.
     pub(crate) fn deliver(&mut self, vnet: VnetHeader, parts: [&[u8]; 2]) -> io::Result<()> {
         match self {
             Self::Tun(queue) => queue.deliver(vnet, parts),
             Self::Channel(queue) => queue.deliver(parts),
+        }
+    }
+
+    /// The offloads that the device can do, whether they are switched on or not.
+    #[expect(dead_code, reason = "asked where frames are coalesced")]
+    pub(crate) fn offloads(&self) -> Offloads {
+        match self {
+            Self::Tun(queue) => queue.abilities.offloads(),
+            Self::Channel(_) => Offloads::NONE,
+        }
+    }
+
+    /// Makes the whole device give what is wanted, as far as it can. Super-frames that wait to be read still come.
+    pub(crate) fn set_offloads(&self, wanted: Offloads) {
+        match self {
+            Self::Tun(queue) => queue.set_offloads(wanted),
+            Self::Channel(_) => {}
         }
     }
 
@@ -69,7 +89,7 @@ pub(super) struct Prefix {
 }
 
 impl Prefix {
-    const MAX: usize = PACKET_INFO + vnet::LEN;
+    pub(super) const MAX: usize = PACKET_INFO + vnet::LEN;
 
     fn packet_info_len(self) -> usize {
         if self.packet_info { PACKET_INFO } else { 0 }
@@ -95,7 +115,12 @@ impl Prefix {
     }
 
     /// Writes the prefix of a frame and returns its length.
-    fn write(self, to: &mut [u8; Self::MAX], vnet: VnetHeader, parts: [&[u8]; 2]) -> usize {
+    pub(super) fn write(
+        self,
+        to: &mut [u8; Self::MAX],
+        vnet: VnetHeader,
+        parts: [&[u8]; 2],
+    ) -> usize {
         let start = self.packet_info_len();
         if self.packet_info {
             to[..2].fill(0);
@@ -132,12 +157,20 @@ fn ethertype(kind: DeviceKind, [head, body]: [&[u8]; 2]) -> u16 {
 pub(crate) struct TunQueue {
     file: File,
     prefix: Prefix,
+    abilities: Abilities,
     reads: bool,
 }
 
 impl TunQueue {
-    pub(super) fn new(file: File, prefix: Prefix, reads: bool) -> Self {
-        Self { file, prefix, reads }
+    pub(super) fn new(file: File, prefix: Prefix, abilities: Abilities, reads: bool) -> Self {
+        Self { file, prefix, abilities, reads }
+    }
+
+    fn set_offloads(&self, wanted: Offloads) {
+        if self.prefix.vnet {
+            // Only a device that is gone refuses part of what it took before, and it says so when it is read.
+            let _ = ioctl::set_offload(self.file.as_fd(), self.abilities.mask(wanted));
+        }
     }
 
     fn receive(&mut self, batch: &mut Batch) -> Received {
