@@ -223,7 +223,7 @@ mod tests {
                 header.validate(frame.len()).unwrap();
                 assert!(header.is_gso());
                 assert_ne!(checksum::finish(checksum::sum(&frame[ip..ip + 20])), 0);
-                assert!(CHUNK <= usize::from(header.hdr_len) && PAYLOAD % CHUNK != 0);
+                assert!(CHUNK <= usize::from(header.hdr_len) && !PAYLOAD.is_multiple_of(CHUNK));
             }
         }
     }
