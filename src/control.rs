@@ -14,6 +14,7 @@ use crate::fdb::seconds;
 use crate::fib::Prefix;
 use crate::io::{Device, PortQueue, SocketOptions, UdpSocket, run_in};
 use crate::listing::{FdbEntry, PortInfo, Route, SegmentInfo};
+use crate::offload::{OffloadInfo, Offloads};
 use crate::segment::{Destination, PortId, Segment, SegmentId};
 use crate::shared::{Listener, Registry, Shared, lock};
 use crate::stats::Stats;
@@ -101,8 +102,11 @@ impl Control {
                 format_args!("it is a {}, and the segment takes a {wanted}", device.kind()),
             ));
         }
-        let add =
-            Change::AddPort { segment, name: device.name().to_owned(), offload: device.offload() };
+        for (offload, why) in device.missing() {
+            self.shared.switches.unavailable(offload, why);
+        }
+        let (name, offload) = (device.name().to_owned(), device.has_vnet_header());
+        let add = Change::AddPort { segment, name, offload };
         let queues = device.into_queues(self.shared.config.workers)?;
         let registry = lock(&self.shared.registry);
         let arrivals = Arrivals { queues, ..Arrivals::default() };
@@ -431,7 +435,27 @@ impl Control {
         stats.socket_overflows =
             self.shared.seats.iter().map(|seat| seat.overflows.load(Relaxed)).sum();
         stats.events_lost = self.shared.lost_events();
+        stats.offloads = self.offloads();
         stats
+    }
+
+    /// Switches offloads on and off while traffic flows; each worker follows before its next batch.
+    ///
+    /// What is in the set is made use of as far as it works here, also what has failed before: it is tried again. What
+    /// needs another offload is off without it, see [`Offloads::usable`]. Frames that are under way arrive in either
+    /// case.
+    pub fn set_offloads(&self, wanted: Offloads) {
+        self.shared.switches.want(wanted);
+        self.shared.wake();
+    }
+
+    /// Every offload with its state, in the order of [`Offload::ALL`](crate::Offload::ALL).
+    ///
+    /// What a device of the kernel cannot do is known once one is attached; a device without vnet header does none,
+    /// which does not show here but in [`PortInfo::offload`].
+    #[must_use]
+    pub fn offloads(&self) -> Vec<OffloadInfo> {
+        self.shared.switches.list()
     }
 
     /// Takes the oldest waiting event; `None` when there is none. Each event goes to one caller.

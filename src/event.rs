@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::drop_reason::DropReason;
+use crate::offload::Offload;
 use crate::segment::{Destination, PortId, SegmentId};
 use crate::wire::MacAddr;
 
@@ -65,6 +66,14 @@ pub enum Event {
         /// What the operating system said.
         error: String,
     },
+    /// An offload failed and is out of use until it is switched on again: what it did is done without it, which is
+    /// slower. See [`Stats::offloads`](crate::Stats).
+    OffloadFailed {
+        /// The offload.
+        offload: Offload,
+        /// What the operating system said, and to what.
+        error: String,
+    },
 }
 
 impl fmt::Display for Event {
@@ -85,6 +94,9 @@ impl fmt::Display for Event {
                  net.core.wmem_max, or give the process CAP_NET_ADMIN"
             ),
             Self::Trouble { place, reason, error } => write!(f, "{place}: {error} ({reason})"),
+            Self::OffloadFailed { offload, error } => {
+                write!(f, "offload {offload} failed and is not used any more: {error}")
+            }
         }
     }
 }

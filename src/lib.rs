@@ -127,6 +127,8 @@ mod slots;
 mod snapshot;
 mod source_key;
 mod stats;
+#[cfg(all(feature = "io", target_os = "linux"))]
+mod switches;
 mod tables;
 #[cfg(all(feature = "io", target_os = "linux"))]
 mod trouble;
@@ -142,7 +144,7 @@ pub use event::Event;
 pub use fib::{ParsePrefixError, Prefix};
 pub use forward::Forwarder;
 pub use listing::{FdbEntry, Origin, PortInfo, Route, SegmentInfo};
-pub use offload::{Offload, Offloads, ParseOffloadsError};
+pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
 pub use output::{Deliver, Output, Pieces, SourcePort, Transmit};
 pub use segment::{Destination, Kind, PortId, Segment, SegmentId, VtepId};
 pub use snapshot::{Publisher, Reader};

@@ -116,6 +116,17 @@ impl Offloads {
         self.0 == 0
     }
 
+    /// The set without what cannot work without the rest of it: devices do `tso` and `uso` only together with
+    /// `checksum`. Switching `checksum` off so switches all three off.
+    #[must_use]
+    pub const fn usable(self) -> Self {
+        if self.contains(Offload::Checksum) {
+            self
+        } else {
+            self.without(Offload::Tso).without(Offload::Uso)
+        }
+    }
+
     #[cfg(all(feature = "io", target_os = "linux"))]
     pub(crate) const fn bits(self) -> u8 {
         self.0
@@ -152,6 +163,44 @@ impl fmt::Debug for Offloads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Offloads({self})")
     }
+}
+
+/// What an offload of a dataplane is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OffloadState {
+    /// Made use of wherever a device and its traffic allow it.
+    On,
+    /// Switched off.
+    Off,
+    /// Wanted, but it does not work here, for this reason.
+    Unavailable(String),
+    /// Wanted, but it failed with this error while frames were forwarded, and is out of use until it is switched on
+    /// again; the frames went the slower way.
+    Failed(String),
+}
+
+impl fmt::Display for OffloadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::On => f.write_str("on"),
+            Self::Off => f.write_str("off"),
+            Self::Unavailable(why) => write!(f, "not available: {why}"),
+            Self::Failed(error) => write!(f, "failed: {error}"),
+        }
+    }
+}
+
+/// One offload of a dataplane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OffloadInfo {
+    /// Which.
+    pub offload: Offload,
+    /// What it is doing.
+    pub state: OffloadState,
+    /// How often it has failed while frames were forwarded, since the start.
+    pub failures: u64,
 }
 
 /// A text that is no set of offloads.

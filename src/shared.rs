@@ -14,8 +14,10 @@ use crate::apply::Effect;
 use crate::config::Config;
 use crate::event::Event;
 use crate::io::{PortQueue, UdpSocket};
+use crate::offload::Offload;
 use crate::segment::PortId;
 use crate::snapshot::Publisher;
+use crate::switches::Switches;
 use crate::tables::Tables;
 
 /// Devices and sockets on their way to a worker. They wait until the worker's snapshot names them.
@@ -60,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) tables: Arc<Publisher<Tables>>,
     pub(crate) registry: Mutex<Registry>,
     pub(crate) seats: Vec<Seat>,
+    pub(crate) switches: Switches,
     /// Ports whose devices are gone.
     pub(crate) lost: Mutex<HashSet<PortId>>,
     /// The version of the tables that each worker has brought its devices and sockets in step with.
@@ -101,6 +104,7 @@ impl Shared {
             tables: Arc::new(Publisher::new(tables)),
             registry: Mutex::default(),
             seats: wakers.into_iter().map(seat).collect(),
+            switches: Switches::new(config.offloads),
             lost: Mutex::default(),
             seen: Mutex::new(vec![0; config.workers]),
             caught_up: Condvar::new(),
@@ -157,9 +161,10 @@ impl Shared {
     pub(crate) fn event(&self, event: Event) {
         #[cfg(feature = "log")]
         match &event {
-            Event::Trouble { .. } | Event::DeviceLost { .. } | Event::SmallBuffer { .. } => {
-                log::warn!("{event}")
-            }
+            Event::Trouble { .. }
+            | Event::DeviceLost { .. }
+            | Event::SmallBuffer { .. }
+            | Event::OffloadFailed { .. } => log::warn!("{event}"),
             _ => log::debug!("{event}"),
         }
         if self.events.push(event).is_err() {
@@ -178,6 +183,14 @@ impl Shared {
     pub(crate) fn device_lost(&self, port: PortId, name: &str) {
         if lock(&self.lost).insert(port) {
             self.event(Event::DeviceLost { port, name: name.to_owned() });
+        }
+    }
+
+    /// Takes an offload that failed out of use, and reports so once, however many workers find out.
+    pub(crate) fn offload_failed(&self, offload: Offload, error: &std::io::Error) {
+        let error = error.to_string();
+        if self.switches.fail(offload, &error) {
+            self.event(Event::OffloadFailed { offload, error });
         }
     }
 

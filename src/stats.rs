@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::drop_reason::{DropReason, Stage};
+use crate::offload::{OffloadInfo, OffloadState, Offloads};
 use crate::segment::{PortId, SegmentId};
 
 /// Packets and bytes in both directions, as seen from the dataplane.
@@ -138,6 +139,8 @@ pub struct Stats {
     pub socket_overflows: u64,
     /// Events that were lost because nobody read them.
     pub events_lost: u64,
+    /// Every offload with its state; empty for tables without a dataplane.
+    pub offloads: Vec<OffloadInfo>,
 }
 
 impl fmt::Display for Traffic {
@@ -192,6 +195,20 @@ impl fmt::Display for Stats {
         ] {
             if n > 0 {
                 writeln!(f, "{n} {text}")?;
+            }
+        }
+        let is_on = |info: &&OffloadInfo| info.state == OffloadState::On;
+        let on: Offloads = self.offloads.iter().filter(is_on).map(|info| info.offload).collect();
+        if !on.is_empty() {
+            writeln!(f, "offloads on: {on}")?;
+        }
+        for OffloadInfo { offload, state, failures } in &self.offloads {
+            match (state, failures) {
+                (OffloadState::On, 0) => {}
+                (OffloadState::On, failures) => {
+                    writeln!(f, "offload {offload} failed {failures} times before")?
+                }
+                (state, _) => writeln!(f, "offload {offload} {state}")?,
             }
         }
         Ok(())

@@ -30,6 +30,7 @@ use crate::io::{
     PortQueue, Received, Receiver, SendQueue, SocketOptions, UdpSocket, port_reason,
     underlay_reason,
 };
+use crate::offload::Offloads;
 use crate::output::Output;
 use crate::segment::PortId;
 use crate::shared::{Shared, lock};
@@ -88,6 +89,16 @@ impl WorkerParts {
 enum Kind {
     Port { id: PortId, name: String, queue: PortQueue, lost: bool },
     Socket { udp_port: u16, socket: Arc<UdpSocket>, drops: u32 },
+}
+
+impl Kind {
+    /// Makes what frames come from give super-frames and trains as far as they are wanted.
+    fn set_offloads(&self, active: Offloads) {
+        match self {
+            Self::Port { queue, .. } => queue.set_offloads(active),
+            Self::Socket { .. } => {}
+        }
+    }
 }
 
 /// Something frames come from.
@@ -155,6 +166,8 @@ pub struct Worker {
     receiver: Receiver,
     send_queue: SendQueue,
     troubles: Troubles,
+    /// The offloads that the sources are set to.
+    offloads: Offloads,
     /// First source of the next turn, so that none is always last.
     rotation: usize,
     next_tick: Duration,
@@ -185,6 +198,7 @@ impl Worker {
             receiver: Receiver::new(config.batch),
             send_queue: SendQueue::new(),
             troubles: Troubles::default(),
+            offloads: Offloads::NONE,
             rotation: 0,
             next_tick: TICK,
             next_discovery: Duration::ZERO,
@@ -214,6 +228,7 @@ impl Worker {
         }
         self.wait(timeout)?;
         // After waiting, so that what was changed meanwhile holds for the frames that ended the wait.
+        self.follow_switches();
         self.catch_up();
         let now = self.shared.now();
         let sources = self.sources.len();
@@ -245,6 +260,16 @@ impl Worker {
         if self.reader.refresh() {
             self.reconcile();
             self.shared.in_step(self.index, self.reader.version());
+        }
+    }
+
+    /// Sets the sources to the offloads that are in use now, if these have changed.
+    fn follow_switches(&mut self) {
+        let active = self.shared.switches.active();
+        if active != self.offloads {
+            self.offloads = active;
+            self.forwarder.set_offloads(active);
+            self.sources.iter().flatten().for_each(|source| source.kind.set_offloads(active));
         }
     }
 
@@ -352,12 +377,5 @@ impl AsRawFd for Worker {
     /// show here; see [`Turn::More`].
     fn as_raw_fd(&self) -> RawFd {
         self.poll.as_raw_fd()
-    }
-}
-
-impl Worker {
-    /// Goes on without an offload that the kernel has refused.
-    fn offload_failed(&mut self, _offload: crate::offload::Offload, _error: &io::Error) {
-        self.forwarder.set_offloads(crate::offload::Offloads::NONE);
     }
 }

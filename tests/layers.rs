@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the running layer; everything else in `src/` is pure.
-const RUNNING: [&str; 7] = ["io", "worker", "control", "dataplane", "shared", "config", "trouble"];
+const RUNNING: [&str; 8] =
+    ["io", "worker", "control", "dataplane", "shared", "config", "trouble", "switches"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
 const TABLES: [&str; 16] = [

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use overplane::limits::{FLANNEL_UDP_PORT, MAX_WORKERS};
 use overplane::wire::vxlan;
-use overplane::{Config, Prefix, Segment, Vni};
+use overplane::{Config, Offloads, Prefix, Segment, Vni};
 use overplane_lab::Cidr;
 use tracing::level_filters::LevelFilter;
 
@@ -97,6 +97,10 @@ struct Node {
     /// Number of worker threads.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_WORKERS as i64))]
     workers: u16,
+    /// Offloads to make use of: auto (all that work here), off, names joined by commas, or auto without some, as in
+    /// auto,-uso. The names: checksum, tso, uso, coalesce-tcp, coalesce-udp, udp-gso, udp-gro.
+    #[arg(long, value_name = "SET", default_value = "auto")]
+    offload: Offloads,
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +146,7 @@ impl Node {
     ) -> Result<Plan, Failure> {
         let mut config = Config::new(self.local);
         config.workers = usize::from(self.workers);
+        config.offloads = self.offload;
         segment.mtu = self.mtu;
         let mut planned = SegmentPlan::new(segment);
         fill(&mut planned, self.local)?;
@@ -230,6 +235,7 @@ fn route(text: &str) -> Result<(Prefix, String), String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use overplane::Offload;
 
     use super::*;
 
@@ -250,10 +256,11 @@ mod tests {
     #[test]
     fn vxlan_arguments_make_a_bridge_segment() {
         let line = "forwarder vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --remote 10.9.0.3:8472 \
-                    --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --workers 2";
+                    --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --workers 2 --offload auto,-uso";
         let plan = plan(line).unwrap();
         let segment = &plan.segments[0];
         assert_eq!(plan.config.workers, 2);
+        assert_eq!(plan.config.offloads, Offloads::ALL.without(Offload::Uso));
         assert_eq!(segment.segment.id().to_string(), "VXLAN 42 on UDP port 4789");
         assert_eq!(segment.segment.mtu, Some(1400));
         let flood = ["10.9.0.2:4789", "10.9.0.3:8472"].map(|vtep| vtep.parse().unwrap());
@@ -274,6 +281,16 @@ mod tests {
     }
 
     #[test]
+    fn the_help_names_every_offload() {
+        let mut command = Arguments::command();
+        let vxlan = command.find_subcommand_mut("vxlan").unwrap();
+        let help = vxlan.render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let names: Vec<&str> = Offload::ALL.iter().map(|offload| offload.name()).collect();
+        assert!(help.contains(&format!("The names: {}", names.join(", "))), "{help}");
+    }
+
+    #[test]
     fn wrong_arguments_are_refused_with_what_is_allowed() {
         let vxlan = "forwarder vxlan --local 10.9.0.1 --dev ovl0";
         let udp = "forwarder udp --local 10.9.0.1 --dev ovl0 --address 10.7.1.0/16";
@@ -290,6 +307,10 @@ mod tests {
             ),
             (format!("{vxlan} --vni 1 --remote 10.9.0.2 --mtu 67"), "67 is not in 68..=65535"),
             (format!("{vxlan} --vni 1 --remote 10.9.0.2 --workers 0"), "0 is not in 1..=64"),
+            (
+                format!("{vxlan} --vni 1 --remote 10.9.0.2 --offload tos"),
+                "\"tos\" is no offload; allowed: auto, off, checksum, tso",
+            ),
             (format!("{udp} --route 10.7.2.0/24"), "allowed: PREFIX=ADDRESS"),
             (format!("{udp} --route 10.7.2.0/33=10.9.0.2"), "is not an IP prefix"),
             (

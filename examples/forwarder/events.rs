@@ -9,7 +9,9 @@ pub fn log(control: &Control) {
         match event {
             Event::Learned { .. } | Event::Aged { .. } => debug!("{event}"),
             Event::Moved { .. } => info!("{event}"),
-            Event::Trouble { .. } | Event::SmallBuffer { .. } => warn!("{event}"),
+            Event::Trouble { .. } | Event::SmallBuffer { .. } | Event::OffloadFailed { .. } => {
+                warn!("{event}")
+            }
             Event::DeviceLost { .. } => {
                 error!("{event}; its port carries nothing until the forwarder is started again");
             }

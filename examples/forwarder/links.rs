@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use overplane::Segment;
-use overplane::mtu;
+use overplane::{Kind, Segment, mtu};
 use overplane_lab::{Cidr, Namespace};
 use tracing::warn;
 
@@ -12,6 +11,12 @@ use crate::plan::PortPlan;
 
 /// Smallest MTU of a link with IPv4 addresses (RFC 791 §3.1), and of one with IPv6 addresses (RFC 8200 §5).
 const MIN_MTU: (u32, u32) = (68, 1280);
+
+/// Frames that may wait in a device until a worker reads them: what Linux gives Ethernet devices (kernel
+/// `include/net/pkt_sched.h`, `DEFAULT_TX_QUEUE_LEN`). A TAP's own 500 (`drivers/net/tun.c`, `TUN_READQ_SIZE`) are full after
+/// a millisecond of small frames, and the kernel drops what comes then; a worker is away for longer than that when
+/// it has to share its core.
+const QUEUE_LENGTH: u32 = 1000;
 
 /// The interface that carries the underlay.
 #[derive(Debug)]
@@ -60,8 +65,14 @@ impl Underlay {
     }
 }
 
-/// Configures a device and brings it up.
-pub fn configure(host: &Namespace, port: &PortPlan, mtu: u32) -> Result<(), Failure> {
+/// Configures a device of a segment and brings it up.
+pub fn configure(
+    host: &Namespace,
+    port: &PortPlan,
+    kind: Kind,
+    ipv6_underlay: bool,
+    mtu: u32,
+) -> Result<(), Failure> {
     let device = &port.device;
     if mtu < MIN_MTU.1 && port.addresses.iter().any(|address| address.ip.is_ipv6()) {
         return Err(Failure::run(format_args!(
@@ -70,6 +81,13 @@ pub fn configure(host: &Namespace, port: &PortPlan, mtu: u32) -> Result<(), Fail
         )));
     }
     host.set_mtu(device, mtu)?;
+    // Without these it is slower, but it works.
+    let gso_max_size = mtu::gso_max_size(kind, ipv6_underlay, mtu);
+    let tuned =
+        [host.set_gso_max_size(device, gso_max_size), host.set_txqueuelen(device, QUEUE_LENGTH)];
+    for refused in tuned.into_iter().filter_map(Result::err) {
+        warn!("{refused}; going on without");
+    }
     // A device that outlives its opener has them already.
     let present = host.addresses()?;
     let missing =

@@ -33,7 +33,7 @@ impl Overlay {
         for mut planned in segments {
             let mtu = underlay.segment_mtu(&planned.segment, local.is_ipv6())?;
             planned.segment.mtu = Some(mtu);
-            add_segment(host, &control, &planned, mtu)?;
+            add_segment(host, &control, &planned, local.is_ipv6(), mtu)?;
             let id = planned.segment.id();
             let Underlay { link, mtu: underlay_mtu } = &underlay;
             info!("{id}: MTU {mtu} over {link} ({local}, MTU {underlay_mtu})");
@@ -78,6 +78,7 @@ fn add_segment(
     host: &Namespace,
     control: &Control,
     planned: &SegmentPlan,
+    ipv6_underlay: bool,
     mtu: u32,
 ) -> Result<(), Failure> {
     let id = control.add_segment(planned.segment.clone())?;
@@ -87,7 +88,7 @@ fn add_segment(
             Some(_) => Device::tap(&port.device)?,
             None => Device::tun(&port.device)?,
         };
-        links::configure(host, port, mtu)?;
+        links::configure(host, port, planned.segment.kind, ipv6_underlay, mtu)?;
         ports.push(control.attach(id, device)?);
         let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
         let addresses = if addresses.is_empty() { "none".into() } else { addresses.join(", ") };

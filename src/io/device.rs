@@ -7,6 +7,7 @@ use super::channel::{Channel, ChannelPort};
 use super::queue::PortQueue;
 use super::tun::Tun;
 use crate::error::Error;
+use crate::offload::{Offload, Offloads};
 
 /// What a device carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,11 +141,34 @@ impl Device {
         }
     }
 
-    /// Whether the device takes and gives frames with unfinished checksums, described by a vnet header.
+    /// The offloads that this device can do, among `checksum`, `tso`, `uso`, `coalesce-tcp` and `coalesce-udp`; which
+    /// of them it does is decided by [`Config::offloads`](crate::Config::offloads) and
+    /// [`Control::set_offloads`](crate::Control::set_offloads).
+    ///
+    /// None without a vnet header: for a channel, and for a device that somebody else opened without it.
     #[must_use]
-    pub fn offload(&self) -> bool {
+    pub fn offloads(&self) -> Offloads {
         match &self.0 {
-            Backing::Tun(tun) => tun.offload(),
+            Backing::Tun(tun) => tun.abilities().offloads(),
+            Backing::Channel { .. } => Offloads::NONE,
+        }
+    }
+
+    /// The offloads of devices that the kernel does not do here, each with the reason.
+    ///
+    /// None for a device without vnet header: nothing can be said about the kernel then.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = (Offload, &'static str)> {
+        let tun = match &self.0 {
+            Backing::Tun(tun) if tun.has_vnet_header() => Some(tun),
+            _ => None,
+        };
+        tun.into_iter().flat_map(|tun| tun.abilities().missing())
+    }
+
+    /// Whether the device takes and gives frames with a vnet header: unfinished checksums and super-frames.
+    pub(crate) fn has_vnet_header(&self) -> bool {
+        match &self.0 {
+            Backing::Tun(tun) => tun.has_vnet_header(),
             Backing::Channel { .. } => false,
         }
     }

@@ -4,6 +4,7 @@
 
 mod channel;
 mod device;
+mod negotiate;
 mod netlink;
 mod netns;
 mod queue;

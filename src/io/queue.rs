@@ -7,9 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use smallvec::SmallVec;
 
 use super::channel::ChannelQueue;
+use super::negotiate::Abilities;
+use super::sys::ioctl;
 use super::{DeviceKind, Received};
 use crate::batch::Batch;
 use crate::coalesce::MAX_JOINED;
+use crate::offload::Offloads;
 use crate::wire::{VnetHeader, vnet};
 
 /// One queue of a device; owned by one worker.
@@ -41,6 +44,23 @@ impl PortQueue {
         match self {
             Self::Tun(queue) => queue.deliver(vnet, parts.into_iter()),
             Self::Channel(queue) => queue.deliver(parts.into_iter()),
+        }
+    }
+
+    /// The offloads that the device can do, whether they are switched on or not.
+    #[expect(dead_code, reason = "asked where frames are coalesced")]
+    pub(crate) fn offloads(&self) -> Offloads {
+        match self {
+            Self::Tun(queue) => queue.abilities.offloads(),
+            Self::Channel(_) => Offloads::NONE,
+        }
+    }
+
+    /// Makes the whole device give what is wanted, as far as it can. Super-frames that wait to be read still come.
+    pub(crate) fn set_offloads(&self, wanted: Offloads) {
+        match self {
+            Self::Tun(queue) => queue.set_offloads(wanted),
+            Self::Channel(_) => {}
         }
     }
 
@@ -82,7 +102,7 @@ pub(super) struct Prefix {
 }
 
 impl Prefix {
-    const MAX: usize = PACKET_INFO + vnet::LEN;
+    pub(super) const MAX: usize = PACKET_INFO + vnet::LEN;
 
     fn packet_info_len(self) -> usize {
         if self.packet_info { PACKET_INFO } else { 0 }
@@ -108,7 +128,7 @@ impl Prefix {
     }
 
     /// Writes the prefix of a frame and returns its length.
-    fn write<'a>(
+    pub(super) fn write<'a>(
         self,
         to: &mut [u8; Self::MAX],
         vnet: VnetHeader,
@@ -150,12 +170,20 @@ fn ethertype<'a>(kind: DeviceKind, parts: impl Iterator<Item = &'a [u8]>) -> u16
 pub(crate) struct TunQueue {
     file: File,
     prefix: Prefix,
+    abilities: Abilities,
     reads: bool,
 }
 
 impl TunQueue {
-    pub(super) fn new(file: File, prefix: Prefix, reads: bool) -> Self {
-        Self { file, prefix, reads }
+    pub(super) fn new(file: File, prefix: Prefix, abilities: Abilities, reads: bool) -> Self {
+        Self { file, prefix, abilities, reads }
+    }
+
+    fn set_offloads(&self, wanted: Offloads) {
+        if self.prefix.vnet {
+            // Only a device that is gone refuses part of what it took before, and it says so when it is read.
+            let _ = ioctl::set_offload(self.file.as_fd(), self.abilities.mask(wanted));
+        }
     }
 
     fn receive(&mut self, batch: &mut Batch) -> Received {

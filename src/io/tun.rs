@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::DeviceKind;
+use super::negotiate::Abilities;
 use super::queue::{Prefix, TunQueue};
 use super::sys::{self, ioctl};
 use super::{netlink, netns};
@@ -40,6 +41,7 @@ pub(super) struct Tun {
     kind: DeviceKind,
     name: String,
     flags: u16,
+    abilities: Abilities,
     queues: Vec<File>,
     /// Where the device was when it was opened, for when the kernel does not say where it is.
     home: Option<OwnedFd>,
@@ -75,7 +77,8 @@ impl Tun {
             }
             Ok((file, name, flags))
         })?;
-        let device = Self { kind, name, flags, queues: vec![file], home };
+        let (queues, abilities) = (vec![file], Abilities::default());
+        let mut device = Self { kind, name, flags, abilities, queues, home };
         device.configure()?;
         Ok(device)
     }
@@ -90,8 +93,8 @@ impl Tun {
             prepared.map_err(|error| Error::io(format!("adopting {kind} {name:?}"), error, ""))?;
             match &mut device {
                 None => {
-                    let queues = vec![file.into()];
-                    device = Some(Self { kind, name, flags, queues, home: None });
+                    let (queues, abilities) = (vec![file.into()], Abilities::default());
+                    device = Some(Self { kind, name, flags, abilities, queues, home: None });
                 }
                 Some(first) if (first.kind, &first.name) == (kind, &name) => {
                     first.queues.push(file.into());
@@ -102,19 +105,22 @@ impl Tun {
                 }
             }
         }
-        let device = device.ok_or_else(|| Error::invalid("number of queues", "0", "1 to 256"))?;
+        let mut device =
+            device.ok_or_else(|| Error::invalid("number of queues", "0", "1 to 256"))?;
         device.configure()?;
         Ok(device)
     }
 
-    /// Brings what the device kept from earlier users into the state that [`TunQueue`] expects.
-    fn configure(&self) -> Result<(), Error> {
-        let fd = self.queues[0].as_fd();
+    /// Brings what the device kept from earlier users into the state that [`TunQueue`] expects, and finds out what it
+    /// can do.
+    fn configure(&mut self) -> Result<(), Error> {
+        let (file, prefix) = (&self.queues[0], self.prefix());
+        let fd = file.as_fd();
         let failed = |error| {
             let attempt = format!("setting up the offloads of {} {:?}", self.kind, self.name);
             Error::io(attempt, error, "the kernel may be too old")
         };
-        if !self.offload() {
+        if !prefix.vnet {
             return ioctl::set_offload(fd, 0).map_err(failed);
         }
         let len = vnet::LEN as i32;
@@ -122,7 +128,16 @@ impl Tun {
         if ioctl::vnet_header_len(fd).map_err(failed)? != len {
             return Err(failed(io::ErrorKind::Unsupported.into()));
         }
-        ioctl::set_offload(fd, libc::TUN_F_CSUM).map_err(failed)
+        self.abilities = Abilities::negotiate(file, fd, prefix).map_err(failed)?;
+        Ok(())
+    }
+
+    fn prefix(&self) -> Prefix {
+        Prefix {
+            packet_info: self.flags & NO_PI == 0,
+            vnet: self.has_vnet_header(),
+            kind: self.kind,
+        }
     }
 
     pub(super) fn kind(&self) -> DeviceKind {
@@ -133,8 +148,12 @@ impl Tun {
         &self.name
     }
 
-    pub(super) fn offload(&self) -> bool {
+    pub(super) fn has_vnet_header(&self) -> bool {
         self.flags & VNET_HDR != 0
+    }
+
+    pub(super) fn abilities(&self) -> Abilities {
+        self.abilities
     }
 
     pub(super) fn queues(&self) -> usize {
@@ -165,8 +184,7 @@ impl Tun {
     /// more, those left over are taken out of the device, so that no frames are put into them.
     pub(super) fn into_queues(mut self, workers: usize) -> Result<Vec<TunQueue>, Error> {
         let failed = |error| Error::io(format!("opening queues of {:?}", self.name), error, "");
-        let prefix =
-            Prefix { packet_info: self.flags & NO_PI == 0, vnet: self.offload(), kind: self.kind };
+        let (prefix, abilities) = (self.prefix(), self.abilities);
         if self.flags & MULTI_QUEUE != 0 {
             let missing = workers.saturating_sub(self.queues.len());
             let more = if missing > 0 { self.open_queues(missing) } else { Ok(Vec::new()) };
@@ -186,9 +204,10 @@ impl Tun {
         let mut queues = Vec::with_capacity(workers);
         for shared in own..workers {
             let file = self.queues[shared % own].try_clone().map_err(failed)?;
-            queues.push(TunQueue::new(file, prefix, false));
+            queues.push(TunQueue::new(file, prefix, abilities, false));
         }
-        let readers = self.queues.into_iter().map(|file| TunQueue::new(file, prefix, true));
+        let own = self.queues.into_iter();
+        let readers = own.map(|file| TunQueue::new(file, prefix, abilities, true));
         Ok(readers.chain(queues).collect())
     }
 

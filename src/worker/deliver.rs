@@ -64,7 +64,7 @@ impl Worker {
             None => {
                 let udp = deliver.vnet.gso_type == vnet::GSO_UDP_L4;
                 let offload = if udp { Offload::CoalesceUdp } else { Offload::CoalesceTcp };
-                self.offload_failed(offload, refusal);
+                self.shared.offload_failed(offload, refusal);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use overplane::{Config, Control, Dataplane, Device, PortId, Segment, SegmentId, Vni};
+use overplane::{Config, Control, Dataplane, Device, PortId, Segment, SegmentId, Vni, mtu};
 use overplane_lab::{Namespace, Transfer, ping_ok, tcp_transfer};
 
 /// Underlay addresses of the two hosts, by family.
@@ -64,6 +64,7 @@ impl Node {
         segment: Segment,
         addresses: &[String],
     ) -> Self {
+        let (kind, ipv6_underlay) = (segment.kind, config.local.is_ipv6());
         let dataplane = host.run(|| Dataplane::start(config)).unwrap();
         let control = dataplane.control();
         let bridge = segment.id().vni.is_some();
@@ -72,6 +73,9 @@ impl Node {
             if bridge { Device::tap_in(host, "ovl0") } else { Device::tun_in(host, "ovl0") };
         let port = control.attach(id, device.unwrap()).unwrap();
         let mtu = control.segments().iter().find(|info| info.id == id).unwrap().mtu;
+        let gso_max_size = mtu::gso_max_size(kind, ipv6_underlay, mtu);
+        host.set_gso_max_size("ovl0", gso_max_size).unwrap();
+        host.set_txqueuelen("ovl0", 1000).unwrap();
         configure(host, "ovl0", mtu, addresses);
         Self { host: host.clone(), dataplane, control, segment: id, port }
     }

@@ -9,6 +9,7 @@ mod hosts;
 mod kernel_peer;
 mod learning;
 mod local;
+mod offloads;
 mod routed;
 mod trouble;
 mod vxlan;

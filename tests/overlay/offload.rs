@@ -1,7 +1,7 @@
 //! Unfinished checksums and super-frames: handed on whole where the receiver takes them, finished or cut where not.
 
 use overplane::wire::l4::{L4Checksum, checksum_state};
-use overplane::wire::vnet::{GSO_NONE, GSO_TCPV4};
+use overplane::wire::vnet::{GSO_ECN, GSO_NONE, GSO_TCPV4};
 use overplane::wire::{FrameInfo, VnetHeader, vxlan};
 use overplane::{Change, DropReason, PortId};
 
@@ -220,4 +220,63 @@ fn an_mtu_of_the_operators_choice_is_the_one_that_counts() {
     assert_eq!(network.sent.len(), 1);
     network.send(1, port, &udp(host(1), host(2), &[0; 9000 - 27]));
     assert_eq!(network.drops(1, DropReason::TooBig), 1);
+}
+
+/// The frame with an 802.1Q tag, and what its vnet header says then.
+fn tagged(mut frame: Vec<u8>, vnet: VnetHeader) -> (Vec<u8>, VnetHeader) {
+    frame.splice(12..12, [0x81, 0x00, 0x60, 0x07]);
+    let (csum_start, hdr_len) = (vnet.csum_start + 4, vnet.hdr_len + 4);
+    (frame, VnetHeader { csum_start, hdr_len, ..vnet })
+}
+
+/// A VLAN device on top of the TAP hands its super-frames over with their tag.
+#[test]
+fn every_chunk_of_a_tagged_super_frame_has_the_tag() {
+    let payload: Vec<u8> = (0..30_000_u32).map(|n| (n * 7) as u8).collect();
+    let super_frames = [
+        tcp_super_frame(host(1), host(2), &payload, 1400),
+        udp_super_frame(host(1), host(2), &payload, 1000),
+    ];
+    for (plain, vnet) in super_frames {
+        let (mut network, port) = node(true);
+        network.send_unfinished(1, port, &plain, vnet);
+        let untagged: Vec<Vec<u8>> = network.sent.drain(..).map(|sent| sent.bytes).collect();
+        assert_eq!(untagged.len(), payload.len().div_ceil(vnet.gso_size.into()));
+        let (frame, vnet) = tagged(plain, vnet);
+        assert_eq!(vnet.validate(frame.len()), Ok(()));
+        network.send_unfinished(1, port, &frame, vnet);
+        assert_eq!(network.sent.len(), untagged.len());
+        for (tagged, mut plain) in network.sent.iter().zip(untagged) {
+            plain.splice(8 + 12..8 + 12, [0x81, 0x00, 0x60, 0x07]);
+            assert_eq!(tagged.bytes, plain);
+            assert_eq!(checksum(&plain[8..]), L4Checksum::Correct);
+        }
+    }
+}
+
+/// A sender that answers an ECN echo says so in one chunk (RFC 3168 §6.1.2), for a kernel with `TUN_F_TSO_ECN` hands
+/// the whole over.
+#[test]
+fn a_super_frame_with_cwr_says_so_once() {
+    const CWR: u8 = 0x80;
+    const FLAGS: usize = 14 + 20 + 13;
+    let (mut network, port) = node(true);
+    let payload = vec![4; 10_000];
+    let (mut frame, vnet) = tcp_super_frame(host(1), host(2), &payload, 1400);
+    frame[FLAGS] |= CWR;
+    let vnet = VnetHeader { gso_type: vnet.gso_type | GSO_ECN, ..vnet };
+    network.send_unfinished(1, port, &frame, vnet);
+    let frames: Vec<Vec<u8>> = network.sent.iter().map(|sent| sent.bytes[8..].to_vec()).collect();
+    assert_eq!(reassembled(&frames), payload);
+    let with_cwr: Vec<bool> = frames.iter().map(|frame| frame[FLAGS] & CWR != 0).collect();
+    assert!(with_cwr[0] && with_cwr[1..].iter().all(|cwr| !cwr), "{with_cwr:?}");
+
+    // To a neighbour it goes as it is.
+    let neighbour = network.add_port(1, bridge_id(1), true);
+    let segment = bridge_id(1);
+    let destination = neighbour.into();
+    network.change(1, Change::InsertFdb { segment, mac: host(2).mac, destination });
+    network.send_unfinished(1, port, &frame, vnet);
+    let whole = network.received(1, neighbour);
+    assert_eq!((whole.len(), whole[0].vnet, &whole[0].bytes), (1, vnet, &frame));
 }

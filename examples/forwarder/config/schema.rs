@@ -5,9 +5,9 @@ mod segment;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use overplane::Config;
 use overplane::limits::{MAX_SLOTS, MAX_WORKERS};
 use overplane::wire::vxlan::ReservedBits;
+use overplane::{Config, ParseOffloadsError};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -23,6 +23,7 @@ const DATAPLANE: &[&str] = &[
     "send_buffer",
     "dont_fragment",
     "reserved_bits",
+    "offload",
 ];
 
 /// Largest socket buffer that can be asked for, in bytes.
@@ -94,6 +95,16 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<
         item.text("\"refuse\" or \"ignore\"", read, problems)
     }) {
         config.reserved_bits = value;
+    }
+    if let Some(item) = section.get("offload") {
+        match item.as_text().map(str::parse) {
+            Some(Ok(offloads)) => config.offloads = offloads,
+            Some(Err(error)) => {
+                let error: ParseOffloadsError = error;
+                item.problem(error, problems);
+            }
+            None => item.refuse("\"auto\", \"off\", or names joined by commas", problems),
+        }
     }
     (config, local)
 }

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::*;
+use crate::offload::{Offload, Offloads};
 
 #[test]
 fn frames_go_both_ways() {
@@ -14,7 +15,8 @@ fn frames_go_both_ways() {
             };
             let device = device.unwrap();
             assert_eq!((device.name(), device.kind(), device.queues()), ("ovl0", kind, 1));
-            assert!(device.offload());
+            let udp = [Offload::UdpGso, Offload::UdpGro].into_iter().collect();
+            assert_eq!(device.offloads(), Offloads::ALL.minus(udp));
             assert_eq!(device.mtu().unwrap(), 1500);
             testing::set_mtu("ovl0", 1450).unwrap();
             assert_eq!(device.mtu().unwrap(), 1450);
@@ -103,7 +105,7 @@ fn a_single_queue_device_is_read_by_the_first_worker() {
         let flags = kind_flag(DeviceKind::Tap) | NO_PI;
         testing::set_persist(raw_open("old0", flags).unwrap().as_fd(), true).unwrap();
         let device = Device::tap("old0").unwrap();
-        assert!(device.offload(), "whoever attaches decides about the vnet header");
+        assert!(device.has_vnet_header(), "whoever attaches decides about the vnet header");
         raise("old0");
         let mut queues = device.into_queues(3).unwrap();
         assert_eq!(queues.iter().map(PortQueue::reads).collect::<Vec<_>>(), [true, false, false]);
@@ -118,31 +120,72 @@ fn a_single_queue_device_is_read_by_the_first_worker() {
 fn offloads_of_an_earlier_user_do_not_stay() {
     in_new_netns(|| {
         let flags = kind_flag(DeviceKind::Tap) | NO_PI | VNET_HDR;
-        let tso_mask = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
         let before = raw_open("old0", flags).unwrap();
         testing::set_persist(before.as_fd(), true).unwrap();
-        ioctl::set_offload(before.as_fd(), tso_mask).unwrap();
+        // UFO, which nobody has asked for since: the vnet header would come with a type that we do not take.
+        ioctl::set_offload(before.as_fd(), libc::TUN_F_CSUM | libc::TUN_F_UFO).unwrap();
         ioctl::set_vnet_header_len(before.as_fd(), 12).unwrap();
-        assert!(testing::tso("old0").unwrap());
         drop(before);
-        assert!(testing::tso("old0").unwrap(), "the device keeps it");
+        assert!(!testing::tso("old0").unwrap(), "the device keeps what it was told");
 
-        let mut queue = single(Device::tap("old0").unwrap());
+        let queue = single(Device::tap("old0").unwrap());
+        assert!(testing::tso("old0").unwrap(), "and has what we negotiated");
+        queue.set_offloads(Offloads::ALL.without(Offload::Tso));
         assert!(!testing::tso("old0").unwrap());
+        queue.set_offloads(Offloads::ALL);
+        queue.set_offloads(Offloads::ALL);
+        assert!(testing::tso("old0").unwrap());
+        queue.set_offloads(Offloads::NONE.with(Offload::Tso));
+        assert!(!testing::tso("old0").unwrap(), "there is none without checksums");
+        drop(queue);
+
+        let before = raw_open("old0", flags).unwrap();
+        ioctl::set_vnet_header_len(before.as_fd(), 12).unwrap();
+        let mut queue = single(Device::adopt(before.into()).unwrap());
+        assert!(testing::tso("old0").unwrap(), "the same when somebody hands it to us");
         raise("old0");
         send_from_host(b"hello");
         receive_from_host(&mut queue, DeviceKind::Tap, b"hello");
         drop(queue);
 
-        // The same when somebody hands us such a device without vnet header.
-        let before = raw_open("old0", flags).unwrap();
-        ioctl::set_offload(before.as_fd(), tso_mask).unwrap();
-        drop(before);
+        assert!(testing::tso("old0").unwrap());
         let bare = raw_open("old0", kind_flag(DeviceKind::Tap) | NO_PI).unwrap();
         let mut queue = single(Device::adopt(bare.into()).unwrap());
+        assert!(!testing::tso("old0").unwrap(), "nothing without a vnet header");
+        queue.set_offloads(Offloads::ALL);
         assert!(!testing::tso("old0").unwrap());
         send_from_host(b"hello");
         let (_, vnet) = receive_from_host(&mut queue, DeviceKind::Tap, b"hello");
         assert_eq!(vnet, VnetHeader::default());
     });
+}
+
+/// A counter of IPv4 in the network namespace of the calling thread.
+fn ip_counter(name: &str) -> u64 {
+    let snmp = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut lines = snmp.lines().filter(|line| line.starts_with("Ip:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let place = names.split_whitespace().position(|word| word == name).unwrap();
+    values.split_whitespace().nth(place).unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_a_device_takes_is_found_out_without_anybody_noticing() {
+    for kind in [DeviceKind::Tap, DeviceKind::Tun] {
+        in_new_netns(move || {
+            let flags = kind_flag(kind) | VNET_HDR;
+            let before = raw_open("old0", flags).unwrap();
+            raise("old0");
+            let mut queue = single(Device::adopt(before.into()).unwrap());
+            // The host has seen both probes and dropped them for their header.
+            assert_eq!((ip_counter("InReceives"), ip_counter("InHdrErrors")), (2, 2));
+            assert_eq!(ip_counter("InDelivers"), 0);
+            let mut batch = Batch::new(64);
+            while !queue.receive(&mut batch).drained {}
+            let l3 = if kind == DeviceKind::Tap { 14 } else { 0 };
+            let answers = (0..batch.len())
+                .filter(|index| batch.frame(*index).get(l3).is_some_and(|byte| byte >> 4 == 4));
+            assert_eq!(answers.filter(|index| batch.frame(*index)[l3 + 9] == 1).count(), 0);
+        });
+    }
 }

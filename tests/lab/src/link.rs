@@ -196,6 +196,32 @@ impl Namespace {
         .attempt(|| format!("setting the largest segmented packet of {name} to {bytes} bytes"))
     }
 
+    /// How many packets may wait to be sent by a link.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub fn txqueuelen(&self, name: &str) -> io::Result<u32> {
+        self.read(name, |attribute| match attribute {
+            LinkAttribute::TxQueueLen(packets) => Some(*packets),
+            _ => None,
+        })
+        .attempt(|| format!("reading the transmit queue length of {name}"))
+    }
+
+    /// The largest packet that a link is handed to cut up itself, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub fn gso_max_size(&self, name: &str) -> io::Result<u32> {
+        self.read(name, |attribute| match attribute {
+            LinkAttribute::GsoMaxSize(bytes) => Some(*bytes),
+            _ => None,
+        })
+        .attempt(|| format!("reading the largest segmented packet of {name}"))
+    }
+
     /// What has gone through a link since it was made.
     ///
     /// # Errors

@@ -134,7 +134,9 @@ fn links_are_changed_and_read() -> io::Result<()> {
         host.set_mtu("eth0", 9000)?;
         assert_eq!(host.mtu("eth0")?, 9000);
         host.set_txqueuelen("eth0", 2000)?;
+        assert_eq!(host.txqueuelen("eth0")?, 2000);
         host.set_gso_max_size("eth0", 30_000)?;
+        assert_eq!(host.gso_max_size("eth0")?, 30_000);
     }
     let mac = [2, 0, 0, 0, 0, 7];
     left.set_mac("eth0", mac)?;
