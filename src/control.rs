@@ -291,6 +291,7 @@ impl Control {
             receive_buffer: config.receive_buffer,
             send_buffer: config.send_buffer,
             dont_fragment: config.dont_fragment,
+            ..SocketOptions::default()
         };
         let local = SocketAddr::new(config.local, udp_port);
         let namespace = self.shared.namespace.as_ref().map(AsFd::as_fd);

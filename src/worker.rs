@@ -60,6 +60,7 @@ impl WorkerParts {
             receive_buffer: 1,
             send_buffer: config.send_buffer,
             dont_fragment: config.dont_fragment,
+            ..SocketOptions::default()
         };
         let local = SocketAddr::new(config.local, 0);
         let open = |_| UdpSocket::open(local, &options).map(|(socket, _)| socket);
@@ -170,7 +171,7 @@ impl Worker {
             output: Output::new(),
             forwarder: Forwarder::new(index),
             receiver: Receiver::new(config.batch),
-            send_queue: SendQueue::new(),
+            send_queue: SendQueue::new(SendQueue::SAFE_TRAIN),
             troubles: Troubles::default(),
             rotation: 0,
             next_tick: TICK,

@@ -4,8 +4,10 @@
 
 mod channel;
 mod device;
+mod kernel;
 mod netlink;
 mod netns;
+mod probe;
 mod queue;
 mod reason;
 mod sys;

@@ -167,7 +167,7 @@ impl Outlet<'_> {
         });
         let (forwarder, troubles, shared, now) =
             (self.forwarder, &mut *self.troubles, self.shared, self.now);
-        self.queue.send(socket, messages, |index, outcome| {
+        let _ = self.queue.send(socket, messages, false, |index, outcome| {
             let transmit = &output.transmits[list[index] as usize];
             match outcome {
                 Ok(bytes) => forwarder.sent(tables, transmit, bytes),

@@ -25,10 +25,11 @@ fn outcomes<'a>(
     messages: impl IntoIterator<Item = (SocketAddr, [&'a [u8]; 2])>,
 ) -> Vec<io::Result<usize>> {
     let mut outcomes = Vec::new();
-    SendQueue::new().send(socket, messages, |index, outcome| {
+    let refusal = SendQueue::new(1).send(socket, messages, false, |index, outcome| {
         assert_eq!(index, outcomes.len());
         outcomes.push(outcome);
     });
+    assert!(refusal.is_none());
     outcomes
 }
 
