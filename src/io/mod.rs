@@ -4,9 +4,11 @@
 
 mod channel;
 mod device;
+#[cfg_attr(not(test), allow(dead_code))]
 mod kernel;
 mod netlink;
 mod netns;
+#[cfg_attr(not(test), allow(dead_code))]
 mod probe;
 mod queue;
 mod reason;

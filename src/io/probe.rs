@@ -167,7 +167,7 @@ impl Bench {
     }
 }
 
-/// Datagrams of the given lengths, no two with the same bytes.
+/// Datagrams of the given lengths, of bytes without a pattern.
 fn payload(sizes: &[usize]) -> Vec<Vec<u8>> {
     let mut state = 0x2545_f491_u32;
     let mut byte = || {

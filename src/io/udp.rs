@@ -129,6 +129,7 @@ impl UdpSocket {
     /// # Errors
     ///
     /// `ENOPROTOOPT` before Linux 5.0.
+    #[cfg_attr(not(test), allow(dead_code))]
     pub(crate) fn set_gro(&self, on: bool) -> io::Result<bool> {
         options::set_gro(self.socket.as_fd(), on)?;
         if on {

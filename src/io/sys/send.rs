@@ -16,10 +16,11 @@ use super::checked;
 use super::cmsg::SegmentSize;
 use super::message::{MAX_MESSAGES, MAX_VECTORS, NO_BYTES, no_messages};
 
-/// Most bytes of one message: what fits into one datagram next to the headers of UDP and, over IPv4, IP, for that is
-/// what a message is before it is cut (kernel `net/ipv4/ip_output.c` and `net/ipv6/ip6_output.c`, `__ip_append_data`).
-const MAX_BYTES_V4: usize = 65_507;
-const MAX_BYTES_V6: usize = 65_527;
+/// Most bytes of the datagrams of a train: so many that it stays whole down to a device, where the headers of UDP, IP
+/// and Ethernet with a VLAN tag are part of it, and 65,536 bytes are too many (kernel `net/core/dev.c`,
+/// `gso_features_check`). A send takes a few more (65,507 and 65,527), but the kernel would cut them before the device.
+const MAX_BYTES_V4: usize = 65_535 - 8 - 20 - 18;
+const MAX_BYTES_V6: usize = 65_535 - 8 - 40 - 18;
 
 /// A message: one datagram, or several to one address of one length but for the last, which may be shorter.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,8 @@
 //! Underlay sockets.
 
+mod probe;
+mod trains;
+
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
