@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::io;
-use std::iter::Peekable;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -48,7 +47,7 @@ impl Train {
     }
 
     /// The length of each datagram, in order.
-    pub(crate) fn lengths(&self) -> impl Iterator<Item = usize> + use<> {
+    fn lengths(&self) -> impl Iterator<Item = usize> + use<> {
         let Self { datagrams, stride, len, .. } = *self;
         (0..datagrams).map(move |index| stride.min(len - index * stride))
     }
@@ -94,39 +93,34 @@ impl SendGroup {
     /// Each consists of the bytes of both parts, and goes to the address.
     pub(crate) fn load<'q, 'a>(
         &'q mut self,
-        datagrams: &mut Peekable<impl Iterator<Item = (SocketAddr, [&'a [u8]; 2])>>,
+        datagrams: &mut impl Iterator<Item = (SocketAddr, [&'a [u8]; 2])>,
         most: usize,
     ) -> Loaded<'q, 'a> {
         let Self { trains, messages, vectors, addresses, .. } = self;
         trains.clear();
+        let mut train = Train::EMPTY;
         let (mut vector, mut known, mut max_bytes) = (0, 0, 0);
         let mut receiver = None;
-        while let Some((to, parts)) = datagrams.peek() {
-            if vector + parts.len() > vectors.len() {
-                break;
-            }
+        // There is room for one more, whether it begins a message or not.
+        while vector + 2 <= vectors.len()
+            && trains.len() + usize::from(train.datagrams > 0) < messages.len()
+        {
+            let Some((to, parts)) = datagrams.next() else { break };
             let len = parts[0].len() + parts[1].len();
-            let same = receiver == Some(*to);
-            let joins =
-                |train: &Train| same && train.datagrams < most && train.takes(len, max_bytes);
-            if !trains.last().is_some_and(joins) {
-                if trains.len() == messages.len() {
-                    break;
+            let same = receiver == Some(to);
+            if !(same && train.datagrams < most && train.takes(len, max_bytes)) {
+                if train.datagrams > 0 {
+                    trains.push(train);
                 }
                 if !same {
-                    receiver = Some(*to);
+                    receiver = Some(to);
                     max_bytes = if to.is_ipv4() { MAX_BYTES_V4 } else { MAX_BYTES_V6 };
+                    train.address = known;
+                    train.address_len = addresses[known].set(to);
                     known += 1;
                 }
-                let address = known - 1;
-                let address_len = if same {
-                    trains.last().map_or(0, |train| train.address_len)
-                } else {
-                    addresses[address].set(*to)
-                };
-                trains.push(Train { stride: len, vector, address, address_len, ..Train::EMPTY });
+                train = Train { datagrams: 0, stride: len, len: 0, vector, vectors: 0, ..train };
             }
-            let Some(train) = trains.last_mut() else { break };
             for part in parts.iter().filter(|part| !part.is_empty()) {
                 vectors[vector] =
                     libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
@@ -135,7 +129,9 @@ impl SendGroup {
             train.datagrams += 1;
             train.len += len;
             train.vectors = vector - train.vector;
-            datagrams.next();
+        }
+        if train.datagrams > 0 {
+            trains.push(train);
         }
         self.point();
         Loaded { waiting: 0..self.trains.len(), group: self, parts: PhantomData }
@@ -197,23 +193,29 @@ impl Loaded<'_, '_> {
         &self.group.trains[self.waiting.clone()]
     }
 
-    /// Sends waiting messages in order up to the first that fails, without waiting, and returns those sent.
+    /// Sends waiting messages in order up to the first that fails, without waiting; calls `sent` with the length of each
+    /// datagram in those sent, in order.
     ///
     /// # Errors
     ///
     /// That of the first waiting message; it stays waiting.
-    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<&[Train]> {
+    pub(crate) fn send(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        sent: impl FnMut(usize),
+    ) -> io::Result<()> {
         let Range { start, end } = self.waiting;
-        let sent = {
+        let count = {
             let messages = self.group.messages[start..end].as_mut_ptr();
             let (fd, count) = (socket.as_raw_fd(), (end - start) as libc::c_uint);
             // SAFETY: `load` made these messages point to vectors, addresses and control messages of the group, which
             // this value borrows mutably since then, and the vectors to bytes that it borrows.
             unsafe { libc::sendmmsg(fd, messages, count, libc::MSG_DONTWAIT as _) }
         };
-        let sent = checked(sent)?.unsigned_abs() as usize;
-        self.waiting.start = end.min(start + sent);
-        Ok(&self.group.trains[start..self.waiting.start])
+        let count = checked(count)?.unsigned_abs() as usize;
+        self.waiting.start = end.min(start + count);
+        self.group.trains[start..self.waiting.start].iter().flat_map(Train::lengths).for_each(sent);
+        Ok(())
     }
 
     /// Gives up the first waiting message.

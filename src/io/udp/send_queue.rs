@@ -48,7 +48,7 @@ impl SendQueue {
         gso: bool,
         mut outcome: impl FnMut(usize, io::Result<usize>),
     ) -> Option<io::Error> {
-        let mut messages = messages.into_iter().peekable();
+        let mut messages = messages.into_iter();
         let mut index = 0;
         let mut report = |result| {
             outcome(index, result);
@@ -63,35 +63,24 @@ impl SendQueue {
             }
             while let Some(first) = loaded.waiting().first().copied() {
                 let is_train = first.datagrams() > 1;
-                let error = if is_train && refusal.is_some() {
-                    None
-                } else {
-                    match loaded.send(socket.as_fd()) {
-                        Ok(sent) => {
-                            let lengths = sent.iter().flat_map(Train::lengths);
-                            lengths.for_each(|len| report(Ok(len)));
-                            continue;
-                        }
-                        Err(error) => Some(error),
+                let tried = (!is_train || refusal.is_none())
+                    .then(|| loaded.send(socket.as_fd(), |len| report(Ok(len))));
+                let full = match tried {
+                    Some(Ok(())) => false,
+                    Some(Err(error)) if error.kind() == ErrorKind::Interrupted => false,
+                    Some(Err(error)) if error.kind() == ErrorKind::WouldBlock => true,
+                    Some(Err(error)) if !is_train || is_shortage(&error) => {
+                        loaded.skip();
+                        (0..first.datagrams()).for_each(|_| report(Err(again(&error))));
+                        false
                     }
-                };
-                let full = match error.as_ref().map(io::Error::kind) {
-                    Some(ErrorKind::Interrupted) => false,
-                    Some(ErrorKind::WouldBlock) => true,
-                    _ => match error {
-                        Some(error) if !is_train || is_shortage(&error) => {
-                            loaded.skip();
-                            (0..first.datagrams()).for_each(|_| report(Err(again(&error))));
+                    tried => match send_apart(&mut loaded, socket, &mut report) {
+                        Ok(of_first) => {
+                            let error = tried.and_then(Result::err);
+                            refusal = refusal.or(error.filter(|error| refused(error, of_first)));
                             false
                         }
-                        error => match send_apart(&mut loaded, socket, &mut report) {
-                            Ok(of_first) => {
-                                refusal =
-                                    refusal.or(error.filter(|error| refused(error, of_first)));
-                                false
-                            }
-                            Err(Full) => true,
-                        },
+                        Err(Full) => true,
                     },
                 };
                 if full {
