@@ -7,7 +7,8 @@ use std::thread::{self, JoinHandle};
 use crate::Error;
 use crate::config::Config;
 use crate::control::Control;
-use crate::io::current_netns;
+use crate::io::{Verdict, Version, current_netns, probe, spoiled};
+use crate::offload::Offload;
 use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::tables::Tables;
@@ -56,7 +57,16 @@ impl Dataplane {
             .map(|_| WorkerParts::open(entropy.clone()))
             .collect::<Result<Vec<_>, Error>>()?;
         let wakers = parts.iter().map(WorkerParts::waker).collect::<Result<Vec<_>, Error>>()?;
-        let shared = Arc::new(Shared::new(config, namespace, tables, wakers));
+        let probe = probe(config.local);
+        let shared = Arc::new(Shared::new(config, namespace, tables, wakers, probe.max_train));
+        for (offload, why) in Version::running().into_iter().flat_map(spoiled) {
+            shared.switches.unavailable(offload, why);
+        }
+        for (offload, verdict) in [(Offload::UdpGso, probe.gso), (Offload::UdpGro, probe.gro)] {
+            if let Verdict::Broken(why) = verdict {
+                shared.switches.unavailable(offload, why);
+            }
+        }
         let workers = parts
             .into_iter()
             .enumerate()

@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     /// Network namespace of the underlay sockets; `None` where `/proc` is not mounted.
     pub(crate) namespace: Option<OwnedFd>,
+    /// The most datagrams that the kernel takes as one train.
+    pub(crate) max_train: usize,
     origin: Instant,
     pub(crate) tables: Arc<Publisher<Tables>>,
     pub(crate) registry: Mutex<Registry>,
@@ -94,12 +96,14 @@ impl Shared {
         namespace: Option<OwnedFd>,
         tables: Tables,
         wakers: Vec<Waker>,
+        max_train: usize,
     ) -> Self {
         let seat = |waker| Seat { inbox: Mutex::default(), waker, overflows: AtomicU64::new(0) };
         #[allow(clippy::disallowed_methods, reason = "the origin of the dataplane's clock")]
         let origin = Instant::now();
         Self {
             namespace,
+            max_train,
             origin,
             tables: Arc::new(Publisher::new(tables)),
             registry: Mutex::default(),

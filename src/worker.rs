@@ -30,7 +30,7 @@ use crate::io::{
     PortQueue, Received, Receiver, SendQueue, SocketOptions, UdpSocket, port_reason,
     underlay_reason,
 };
-use crate::offload::Offloads;
+use crate::offload::{Offload, Offloads};
 use crate::output::Output;
 use crate::segment::PortId;
 use crate::shared::{Shared, lock};
@@ -59,6 +59,7 @@ pub(crate) fn open_entropy_sockets(config: &Config) -> Result<Arc<[UdpSocket]>, 
         receive_buffer: 1,
         send_buffer: config.send_buffer,
         dont_fragment: config.dont_fragment,
+        ..SocketOptions::default()
     };
     let local = SocketAddr::new(config.local, 0);
     let open = |_| UdpSocket::open(local, &options).map(|(socket, _)| socket);
@@ -88,15 +89,26 @@ impl WorkerParts {
 #[derive(Debug)]
 enum Kind {
     Port { id: PortId, name: String, queue: PortQueue, lost: bool },
-    Socket { udp_port: u16, socket: Arc<UdpSocket>, drops: u32 },
+    Socket { udp_port: u16, socket: Arc<UdpSocket>, drops: u32, gro: bool },
 }
 
 impl Kind {
     /// Makes what frames come from give super-frames and trains as far as they are wanted.
-    fn set_offloads(&self, active: Offloads) {
+    fn set_offloads(&mut self, active: Offloads) {
         match self {
             Self::Port { queue, .. } => queue.set_offloads(active),
-            Self::Socket { .. } => {}
+            Self::Socket { .. } => self.set_gro(active),
+        }
+    }
+
+    /// Makes an underlay socket receive trains if that is wanted, or not; to be called again whenever it is drained,
+    /// because trains cannot be given up before.
+    fn set_gro(&mut self, active: Offloads) {
+        let Self::Socket { socket, gro, .. } = self else { return };
+        let wanted = active.contains(Offload::UdpGro);
+        // Where the kernel has no such thing, datagrams arrive by themselves, and there is nothing to switch off.
+        if *gro != wanted && socket.set_gro(wanted).unwrap_or(true) {
+            *gro = wanted;
         }
     }
 }
@@ -196,7 +208,7 @@ impl Worker {
             output: Output::new(),
             forwarder: Forwarder::new(index),
             receiver: Receiver::new(config.batch),
-            send_queue: SendQueue::new(),
+            send_queue: SendQueue::new(shared.max_train),
             troubles: Troubles::default(),
             offloads: Offloads::NONE,
             rotation: 0,
@@ -269,7 +281,7 @@ impl Worker {
         if active != self.offloads {
             self.offloads = active;
             self.forwarder.set_offloads(active);
-            self.sources.iter().flatten().for_each(|source| source.kind.set_offloads(active));
+            self.sources.iter_mut().flatten().for_each(|source| source.kind.set_offloads(active));
         }
     }
 
@@ -302,6 +314,9 @@ impl Worker {
         let Received { drained, truncated, failure } = received;
         // A failure that reading on would only repeat has drained the source, too.
         source.ready = !drained;
+        if drained {
+            source.kind.set_gro(self.offloads);
+        }
         source.failed = failure.is_some();
         let tables = self.reader.value();
         if truncated > 0 {

@@ -4,9 +4,11 @@
 
 mod channel;
 mod device;
+mod kernel;
 mod negotiate;
 mod netlink;
 mod netns;
+mod probe;
 mod queue;
 mod reason;
 mod sys;
@@ -22,7 +24,9 @@ use std::io;
 pub use channel::{ChannelError, ChannelPort};
 pub use device::{Device, DeviceKind};
 
+pub(crate) use kernel::{Version, spoiled};
 pub(crate) use netns::{current as current_netns, run_in};
+pub(crate) use probe::{Verdict, probe};
 pub(crate) use queue::PortQueue;
 pub(crate) use reason::{port_reason, refuses_offload, underlay_reason};
 pub(crate) use udp::{Receiver, SendQueue, SocketOptions, UdpSocket};

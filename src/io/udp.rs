@@ -1,5 +1,8 @@
 //! Underlay sockets.
 
+mod receiver;
+mod send_queue;
+
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -8,15 +11,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Received;
-use super::sys::{
-    mmsg::{ReceiveGroup, SendGroup},
-    options,
-};
+use super::sys::options;
 use crate::batch::Batch;
 use crate::error::Error;
 
-/// Datagrams of one send call: enough to make the call itself cheap, few enough to stay in the cache.
-const SEND_GROUP: usize = 64;
+pub(crate) use receiver::Receiver;
+pub(crate) use send_queue::SendQueue;
 
 /// Errors that one receive passes over.
 const MAX_ERRORS: usize = 8;
@@ -32,6 +32,10 @@ pub(crate) struct SocketOptions {
     pub(crate) send_buffer: usize,
     /// Whether datagrams carry DF and are refused above the path MTU; otherwise they are fragmented.
     pub(crate) dont_fragment: bool,
+    /// Whether the kernel may join datagrams on reception, if it can; see [`UdpSocket::set_gro`].
+    pub(crate) gro: bool,
+    /// Microseconds for which a read that finds nothing looks into the network device's queue, if the kernel lets it.
+    pub(crate) busy_poll: Option<u32>,
 }
 
 /// Sizes of the buffers that the kernel gave, in bytes of which about half is taken by its own bookkeeping.
@@ -87,6 +91,14 @@ impl UdpSocket {
             options::force_send_buffer(socket.as_fd(), wanted)
                 .or_else(|_| socket.set_send_buffer_size(wanted as usize))?;
         }
+        // Both only save time: without them everything arrives as well.
+        if options.gro {
+            let _ = options::set_gro(socket.as_fd(), true);
+        }
+        if let Some(microseconds) = options.busy_poll {
+            let microseconds = i32::try_from(microseconds).unwrap_or(i32::MAX);
+            let _ = options::set_busy_poll(socket.as_fd(), microseconds);
+        }
         // The kernel reports twice what was asked for, the other half being for bookkeeping.
         let buffers = Buffers {
             receive: socket.recv_buffer_size()? / 2,
@@ -107,21 +119,47 @@ impl UdpSocket {
         options::drops(self.socket.as_fd()).ok()
     }
 
-    /// Receives datagrams with one call, as many as the batch and the receiver have room for.
+    /// Says whether the kernel may join datagrams on reception (`UDP_GRO`); returns whether that holds from now on.
+    ///
+    /// `false` comes of switching off alone, and means: receive until drained, then ask again. For the kernel says
+    /// where the datagrams of a train end only as long as the option is on, so that trains which are in the socket
+    /// already would be taken for one datagram. Switching off is therefore taken back at once if anything is in the
+    /// socket. Only a train that another CPU is just putting there while the socket looks empty can slip through.
+    ///
+    /// # Errors
+    ///
+    /// `ENOPROTOOPT` before Linux 5.0.
+    pub(crate) fn set_gro(&self, on: bool) -> io::Result<bool> {
+        options::set_gro(self.socket.as_fd(), on)?;
+        if on {
+            return Ok(true);
+        }
+        match self.socket.peek(&mut []) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
+            _ => {
+                options::set_gro(self.socket.as_fd(), true)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Receives with one call: as many messages, each a datagram or several of one length, as the batch has room for
+    /// and as the receiver holds good.
     ///
     /// The socket counts as drained when there were fewer. That is right with edge-triggered polling: a datagram
     /// that arrives later is a new event, and so is an error that ended the call early.
     pub(crate) fn receive(&self, receiver: &mut Receiver, batch: &mut Batch) -> Received {
         let mut received = Received::default();
-        let wanted = receiver.group.capacity().min(batch.free());
-        if wanted == 0 {
+        let offer = receiver.offer().min(batch.free());
+        if offer == 0 {
             return received;
         }
         for _ in 0..MAX_ERRORS {
-            match receiver.group.receive(self.socket.as_fd(), batch.free_slots()) {
+            let slots = batch.free_slots().take(offer);
+            match receiver.group.receive(self.socket.as_fd(), slots) {
                 Ok(count) => {
                     received.truncated = receiver.commit(count, batch);
-                    received.drained = count < wanted;
+                    received.drained = count < offer;
                     return received;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -168,106 +206,4 @@ fn advice(error: &io::Error, local: SocketAddr) -> Cow<'static, str> {
 /// A buffer size as the kernel takes it, which doubles it without looking.
 fn bytes(size: usize) -> i32 {
     i32::try_from(size).unwrap_or(i32::MAX).min(i32::MAX / 2)
-}
-
-/// What a worker needs to receive datagrams; reused for all its sockets.
-#[derive(Debug)]
-pub(crate) struct Receiver {
-    pub(super) group: ReceiveGroup,
-}
-
-impl Receiver {
-    /// Makes a receiver of up to `slots` datagrams a call, which should be the slots of the batch.
-    pub(crate) fn new(slots: usize) -> Self {
-        Self { group: ReceiveGroup::new(slots) }
-    }
-
-    /// Takes the datagrams that were received into the free slots, without those that were cut short; returns the
-    /// number of these.
-    pub(super) fn commit(&self, count: usize, batch: &mut Batch) -> usize {
-        let mut truncated = 0;
-        for index in 0..count {
-            let message = self.group.message(index);
-            let Some(source) = message.source.filter(|_| !message.truncated) else {
-                truncated += 1;
-                continue;
-            };
-            if truncated > 0 {
-                close_gap(batch, truncated, message.len);
-            }
-            let committed = batch.commit_datagram(message.len, source);
-            debug_assert!(committed);
-        }
-        truncated
-    }
-}
-
-/// Copies `len` bytes into the next free slot from the one that is `gap` slots further on.
-///
-/// No slot is so small that a UDP datagram would be cut, so this never has to be fast.
-#[cold]
-fn close_gap(batch: &mut Batch, gap: usize, len: usize) {
-    let mut slots = batch.free_slots();
-    if let (Some(to), Some(from)) = (slots.next(), slots.nth(gap - 1)) {
-        to[..len].copy_from_slice(&from[..len]);
-    }
-}
-
-/// What a worker needs to send datagrams; reused for all its sockets.
-#[derive(Debug)]
-pub(crate) struct SendQueue {
-    group: SendGroup,
-}
-
-impl SendQueue {
-    pub(crate) fn new() -> Self {
-        Self { group: SendGroup::new(SEND_GROUP) }
-    }
-
-    /// Sends datagrams from one socket in order, each consisting of the bytes of both parts.
-    ///
-    /// Calls `outcome` once for each, in order, with its position and its length or why it was not sent. After an
-    /// error the next ones are tried, except that all others fail as well once the socket is full (`EAGAIN`). Makes at
-    /// most one system call a datagram, and one for 64 if none fails.
-    pub(crate) fn send<'a>(
-        &mut self,
-        socket: &UdpSocket,
-        messages: impl IntoIterator<Item = (SocketAddr, [&'a [u8]; 2])>,
-        mut outcome: impl FnMut(usize, io::Result<usize>),
-    ) {
-        let mut messages = messages.into_iter();
-        let mut index = 0;
-        let mut report = |result| {
-            outcome(index, result);
-            index += 1;
-        };
-        loop {
-            let mut loaded = self.group.load(&mut messages);
-            if loaded.len() == 0 {
-                return;
-            }
-            while loaded.len() > 0 {
-                let error = match loaded.send(socket.as_fd()) {
-                    Ok(lengths) => {
-                        lengths.for_each(|len| report(Ok(len)));
-                        continue;
-                    }
-                    Err(error) => error,
-                };
-                match error.kind() {
-                    ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock => {
-                        let unsent = loaded.len() + messages.count();
-                        (0..unsent)
-                            .for_each(|_| report(Err(io::Error::from_raw_os_error(libc::EAGAIN))));
-                        return;
-                    }
-                    _ => {
-                        loaded.skip();
-                        report(Err(error));
-                    }
-                }
-            }
-        }
-    }
 }

@@ -8,6 +8,7 @@ use crate::control::Control;
 use crate::drop_reason::DropReason;
 use crate::forward::Forwarder;
 use crate::io::{SendQueue, UdpSocket, underlay_reason};
+use crate::offload::Offload;
 use crate::output::{Output, SourcePort};
 use crate::shared::Shared;
 use crate::tables::Tables;
@@ -47,6 +48,7 @@ impl Worker {
             queue: &mut self.send_queue,
             troubles: &mut self.troubles,
             shared: &self.shared,
+            gso: self.offloads.contains(Offload::UdpGso),
             now,
         };
         for (list, socket) in by_entropy.chain(by_listener).filter(|(list, _)| !list.is_empty()) {
@@ -111,6 +113,7 @@ struct Outlet<'a> {
     queue: &'a mut SendQueue,
     troubles: &'a mut Troubles,
     shared: &'a Shared,
+    gso: bool,
     now: Duration,
 }
 
@@ -132,7 +135,7 @@ impl Outlet<'_> {
         });
         let (forwarder, troubles, shared, now) =
             (self.forwarder, &mut *self.troubles, self.shared, self.now);
-        self.queue.send(socket, messages, |index, outcome| {
+        let refusal = self.queue.send(socket, messages, self.gso, |index, outcome| {
             let transmit = &output.transmits[list[index] as usize];
             match outcome {
                 Ok(bytes) => forwarder.sent(tables, transmit, bytes),
@@ -148,5 +151,9 @@ impl Outlet<'_> {
                 }
             }
         });
+        if let Some(error) = refusal {
+            self.gso = false;
+            self.shared.offload_failed(Offload::UdpGso, &error);
+        }
     }
 }

@@ -47,13 +47,13 @@ impl Worker {
                 continue;
             }
             let drops = socket.drops().unwrap_or(0);
-            if let Some(index) = self.open(Kind::Socket { udp_port, socket, drops }) {
+            if let Some(index) = self.open(Kind::Socket { udp_port, socket, drops, gro: false }) {
                 self.listener_source.insert(udp_port, index);
             }
         }
     }
 
-    fn open(&mut self, kind: Kind) -> Option<usize> {
+    fn open(&mut self, mut kind: Kind) -> Option<usize> {
         kind.set_offloads(self.offloads);
         // Ready at first: what arrived before the registration makes no edge.
         let mut source = Source { kind, ready: true, failed: false };

@@ -4,11 +4,14 @@
 #![allow(unsafe_code)]
 
 mod address;
+mod cmsg;
 pub(crate) mod ioctl;
-pub(crate) mod mmsg;
+mod message;
 mod namespace;
 pub(crate) mod options;
 mod probe;
+pub(crate) mod receive;
+pub(crate) mod send;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -19,7 +22,7 @@ use std::os::fd::FromRawFd;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 pub(crate) use namespace::enter_netns;
-pub(crate) use probe::has_packet_information;
+pub(crate) use probe::{has_packet_information, kernel_release, wait_readable};
 
 /// What a system call returned, or the error it left in `errno`.
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {

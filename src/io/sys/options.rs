@@ -5,6 +5,7 @@ use std::mem::size_of_val;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::checked;
+use super::cmsg::UDP_GRO;
 
 /// Index of `SK_MEMINFO_DROPS` (kernel `include/uapi/linux/sock_diag.h`).
 const DROPS: usize = 8;
@@ -50,6 +51,19 @@ pub(crate) fn set_dont_fragment(fd: BorrowedFd<'_>, v6: bool, on: bool) -> io::R
         let value = if on { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
         set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
     }
+}
+
+/// Says whether the kernel may join datagrams of one length on reception; needs Linux 5.0.
+pub(crate) fn set_gro(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    set(fd, libc::SOL_UDP, UDP_GRO, i32::from(on))
+}
+
+/// Has a read that finds nothing look into the queue of the network device for so many microseconds, and lets such reads
+/// take the place of the device's interrupts; needs `CAP_NET_ADMIN` above `net.core.busy_read`, and Linux 5.11 for the
+/// second half.
+pub(crate) fn set_busy_poll(fd: BorrowedFd<'_>, microseconds: i32) -> io::Result<()> {
+    set(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, microseconds)?;
+    set(fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, i32::from(microseconds > 0))
 }
 
 /// Datagrams that a socket dropped so far, mostly because its receive buffer was full; wraps at 2³².

@@ -1,7 +1,32 @@
 //! Finding out what the kernel does not tell.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::checked;
+
+/// The release of the running kernel, such as `6.12.4-generic` (`uname(2)`).
+///
+/// # Errors
+///
+/// That of `uname`, which has none on Linux.
+pub(crate) fn kernel_release() -> io::Result<String> {
+    // SAFETY: zero is a valid value of every byte of it.
+    let mut names: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one `utsname`.
+    checked(unsafe { libc::uname(&raw mut names) })?;
+    let release = names.release.map(|byte| byte as u8);
+    let release = CStr::from_bytes_until_nul(&release).unwrap_or_default();
+    Ok(release.to_string_lossy().into_owned())
+}
+
+/// Waits until there is something to read or an error, but at most so many milliseconds (`poll(2)`).
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, milliseconds: u8) {
+    let mut wanted = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: points to one entry.
+    let _ = unsafe { libc::poll(&raw mut wanted, 1, i32::from(milliseconds)) };
+}
 
 /// Whether a TUN/TAP file puts four bytes of packet information before each frame (`IFF_NO_PI` is not set).
 ///

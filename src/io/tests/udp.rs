@@ -1,5 +1,8 @@
 //! Underlay sockets.
 
+mod probe;
+mod trains;
+
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -25,10 +28,11 @@ fn outcomes<'a>(
     messages: impl IntoIterator<Item = (SocketAddr, [&'a [u8]; 2])>,
 ) -> Vec<io::Result<usize>> {
     let mut outcomes = Vec::new();
-    SendQueue::new().send(socket, messages, |index, outcome| {
+    let refusal = SendQueue::new(1).send(socket, messages, false, |index, outcome| {
         assert_eq!(index, outcomes.len());
         outcomes.push(outcome);
     });
+    assert!(refusal.is_none());
     outcomes
 }
 

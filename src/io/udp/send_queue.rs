@@ -1,0 +1,149 @@
+//! What a worker sends datagrams with.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use super::UdpSocket;
+use crate::batch::MAX_TRAIN;
+use crate::io::sys::send::{Loaded, SendGroup, Train};
+
+/// Messages of one send call: enough to make the call itself cheap, few enough to stay in the cache.
+const SEND_GROUP: usize = 64;
+
+/// What a worker needs to send datagrams; reused for all its sockets.
+#[derive(Debug)]
+pub(crate) struct SendQueue {
+    group: SendGroup,
+    max_train: usize,
+}
+
+impl SendQueue {
+    /// Most datagrams of one train that every kernel with `UDP_SEGMENT` takes (kernel `include/linux/udp.h`,
+    /// `UDP_MAX_SEGMENTS`, before Linux 6.9).
+    pub(crate) const SAFE_TRAIN: usize = 64;
+
+    /// Makes a queue that puts up to `max_train` datagrams into one train (1 to [`MAX_TRAIN`]; other values are brought
+    /// into that range).
+    pub(crate) fn new(max_train: usize) -> Self {
+        Self { group: SendGroup::new(SEND_GROUP), max_train: max_train.clamp(1, MAX_TRAIN) }
+    }
+
+    /// Sends datagrams from one socket in order, each consisting of the bytes of both parts.
+    ///
+    /// With `gso`, datagrams of one length to one address that follow each other, and one shorter one after them, go
+    /// as a train, which the kernel cuts (`UDP_SEGMENT`). If a train fails, its datagrams go by themselves.
+    ///
+    /// Calls `outcome` once for each datagram, in order, with its position and its length or why it was not sent. After
+    /// an error the next ones are tried, except that all others fail as well once the socket is full (`EAGAIN`). Makes
+    /// at most one system call a datagram and one more a train, and one for 64 of both if none fails.
+    ///
+    /// Returns the error of a train whose datagrams were no trouble by themselves: this socket's trains are refused, and
+    /// the caller should do without them from now on.
+    #[must_use]
+    pub(crate) fn send<'a>(
+        &mut self,
+        socket: &UdpSocket,
+        messages: impl IntoIterator<Item = (SocketAddr, [&'a [u8]; 2])>,
+        gso: bool,
+        mut outcome: impl FnMut(usize, io::Result<usize>),
+    ) -> Option<io::Error> {
+        let mut messages = messages.into_iter();
+        let mut index = 0;
+        let mut report = |result| {
+            outcome(index, result);
+            index += 1;
+        };
+        let mut refusal: Option<io::Error> = None;
+        loop {
+            let most = if gso && refusal.is_none() { self.max_train } else { 1 };
+            let mut loaded = self.group.load(&mut messages, most);
+            if loaded.waiting().is_empty() {
+                return refusal;
+            }
+            while let Some(first) = loaded.waiting().first().copied() {
+                let is_train = first.datagrams() > 1;
+                let tried = (!is_train || refusal.is_none())
+                    .then(|| loaded.send(socket.as_fd(), |len| report(Ok(len))));
+                let full = match tried {
+                    Some(Ok(())) => false,
+                    Some(Err(error)) if error.kind() == ErrorKind::Interrupted => false,
+                    Some(Err(error)) if error.kind() == ErrorKind::WouldBlock => true,
+                    Some(Err(error)) if !is_train || is_shortage(&error) => {
+                        loaded.skip();
+                        (0..first.datagrams()).for_each(|_| report(Err(again(&error))));
+                        false
+                    }
+                    tried => match send_apart(&mut loaded, socket, &mut report) {
+                        Ok(of_first) => {
+                            let error = tried.and_then(Result::err);
+                            refusal = refusal.or(error.filter(|error| refused(error, of_first)));
+                            false
+                        }
+                        Err(Full) => true,
+                    },
+                };
+                if full {
+                    let waiting: usize = loaded.waiting().iter().map(Train::datagrams).sum();
+                    for _ in 0..waiting + messages.count() {
+                        report(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+                    }
+                    return refusal;
+                }
+            }
+        }
+    }
+}
+
+/// The socket takes no more.
+struct Full;
+
+/// Sends the datagrams of the first waiting train by themselves; returns the error of the first of them, if any.
+///
+/// Once the socket is full, what is not sent stays waiting.
+#[cold]
+fn send_apart(
+    loaded: &mut Loaded<'_, '_>,
+    socket: &UdpSocket,
+    report: &mut impl FnMut(io::Result<usize>),
+) -> Result<Option<i32>, Full> {
+    let datagrams = loaded.waiting().first().map_or(0, Train::datagrams);
+    let mut of_first = None;
+    for index in 0..datagrams {
+        let result = loop {
+            match loaded.send_datagram(socket.as_fd()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Full),
+                result => break result,
+            }
+        };
+        if index == 0 {
+            of_first = result.as_ref().err().and_then(io::Error::raw_os_error);
+        }
+        loaded.skip_datagram();
+        report(result);
+    }
+    Ok(of_first)
+}
+
+/// Whether a train failed because it is one, given the error of its first datagram by itself, if any.
+///
+/// `EIO` says that the route cannot carry trains, `EINVAL` much else; if both meet the same error, the train is not to
+/// blame. Before Linux 6.14, `EINVAL` also stood for datagrams above the path MTU, which by themselves fail with
+/// `EMSGSIZE` (kernel `net/ipv4/udp.c`, `udp_send_skb`).
+fn refused(error: &io::Error, of_first: Option<i32>) -> bool {
+    let of_train = error.raw_os_error();
+    matches!(of_train, Some(libc::EIO | libc::EINVAL))
+        && of_first != of_train
+        && of_first != Some(libc::EMSGSIZE)
+}
+
+/// Whether the kernel is short of room for a moment, which many small datagrams would not help.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// The same error of the operating system once more.
+fn again(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
