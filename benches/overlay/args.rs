@@ -23,7 +23,7 @@ pub struct Arguments {
     seconds: Option<Duration>,
 
     /// The systems to measure, separated by commas [default: all].
-    #[arg(long, value_name = "SYSTEM", value_delimiter = ',', hide_possible_values = false)]
+    #[arg(long, value_name = "SYSTEM", value_delimiter = ',')]
     only: Vec<System>,
 
     /// The rows to measure, separated by commas [default: all].
@@ -63,6 +63,8 @@ pub struct Plan {
     pub warm_up: Duration,
     /// How long nothing is done to see what the nodes do then.
     pub idle: Duration,
+    /// Whether it is only about whether something comes out at all.
+    pub try_only: bool,
 }
 
 impl Arguments {
@@ -91,6 +93,7 @@ impl Arguments {
             window,
             warm_up: (window / 4).clamp(Duration::from_millis(20), Duration::from_millis(250)),
             idle,
+            try_only,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! overplane in its variants.
 //!
 //! ```text
-//! cargo bench --bench overlay                       # everything, some six minutes
+//! cargo bench --bench overlay                       # everything, some five minutes
 //! cargo bench --bench overlay -- --quick            # once through, to see that it works
 //! cargo bench --bench overlay -- --only kernel,auto --rows tcp1,latency --json -
 //! ```
@@ -70,6 +70,9 @@ fn run(plan: &Plan, json: Option<&str>) -> Result<()> {
         return Ok(());
     }
     let results = measure::run(plan)?;
+    if plan.try_only {
+        return report::tried(plan, &results);
+    }
     // What a program is to read goes alone to the standard output.
     if json != Some("-") {
         println!("{}", report::text(plan, &results));

@@ -21,9 +21,10 @@ pub fn run(plan: &Plan) -> Result<Results> {
     let mut results = Results::new(Machine::here()?);
     let hosts = Hosts::new(&plan.systems)?;
     let start = Instant::now();
+    let mut order = plan.systems.clone();
     for round in 1..=plan.rounds {
         for row in plan.rows.iter().filter(|row| **row != Row::Nodes) {
-            for system in &plan.systems {
+            for system in &order {
                 let values = measure(plan, &hosts, *system, *row)
                     .map_err(|e| format!("{row}, {}: {e}", system.name()))?;
                 for (metric, value) in values {
@@ -31,6 +32,8 @@ pub fn run(plan: &Plan) -> Result<Results> {
                 }
             }
         }
+        // So that none is always measured in the wake of the same other one.
+        order.reverse();
         eprintln!("round {round} of {}: {} s", plan.rounds, start.elapsed().as_secs());
     }
     if plan.rows.contains(&Row::Nodes) {

@@ -59,8 +59,6 @@ fn taken<T>(received: io::Result<T>) -> io::Result<Option<T>> {
     match received {
         Ok(it) => Ok(Some(it)),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        // The answer to an earlier datagram, from a peer that is not there yet.
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
         Err(e) => Err(e),
     }
 }

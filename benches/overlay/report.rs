@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::Result;
 use crate::args::Plan;
 use crate::bars::Verdict;
 use crate::results::{Results, Summary};
@@ -30,6 +31,23 @@ const TABLES: [&[Metric]; 4] = [
     ],
     &[Metric::Median, Metric::P99, Metric::Memory, Metric::Idle],
 ];
+
+/// Says that something came out everywhere, or where nothing did.
+pub fn tried(plan: &Plan, results: &Results) -> Result<()> {
+    let metrics = || plan.rows.iter().flat_map(|row| row.metrics());
+    for system in &plan.systems {
+        // The kernel's ends have no processes, and a process may do nothing at all while idle.
+        for metric in metrics().filter(|metric| matches!(metric, Metric::Rate(_) | Metric::Median))
+        {
+            let came = results.samples(*system, metric).iter().any(|value| *value > 0.0);
+            if !came {
+                return Err(format!("{metric}, {}: nothing came out", system.name()).into());
+            }
+        }
+        println!("Testing overlay/{}: works", system.key());
+    }
+    Ok(())
+}
 
 /// Everything, as tables.
 pub fn text(plan: &Plan, results: &Results) -> String {
@@ -88,5 +106,10 @@ fn bars(verdicts: &[Verdict]) -> Table {
 
 fn range(summary: Summary, show: impl Fn(f64) -> String) -> String {
     let Summary { median, min, max } = summary;
-    format!("{} [{}–{}]", show(median), show(min), show(max))
+    // A single sample has no range.
+    if min == max {
+        show(median)
+    } else {
+        format!("{} [{}–{}]", show(median), show(min), show(max))
+    }
 }

@@ -3,8 +3,9 @@
 //! A [`Namespace`] is a host: a network namespace that nothing but this process holds, so that it
 //! is gone, with all its links, as soon as the process is, however that ends. Links between hosts,
 //! addresses, routes and kernel overlays are made with methods on it, traffic with [`ping()`],
-//! [`tcp_transfer`], [`udp_flood`] and their like, and a [`Sniffer`] shows what is on a link. All of
-//! it speaks to the kernel directly: no external program is needed.
+//! [`tcp_transfer`], [`udp_flood`] and their like, or as a [`TcpLoad`] or [`UdpLoad`] that runs until
+//! it is stopped, and a [`Sniffer`] shows what is on a link. All of it speaks to the kernel directly:
+//! no external program is needed.
 //!
 //! A test asks [`privileged`] first:
 //!
