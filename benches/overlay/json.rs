@@ -28,6 +28,7 @@ pub fn document(plan: &Plan, results: &Results) -> Value {
     });
     json!({
         "machine": results.machine.json(),
+        "busy_otherwise_percent": results.busy_otherwise,
         "rounds": plan.rounds,
         "seconds": plan.window.as_secs_f64(),
         "systems": systems,

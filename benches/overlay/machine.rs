@@ -13,7 +13,8 @@ const USER_HZ: f64 = 100.0;
 #[derive(Debug)]
 pub struct Machine {
     kernel: String,
-    cpus: usize,
+    /// How many CPUs are online.
+    pub cpus: usize,
     model: String,
 }
 

@@ -23,6 +23,8 @@ pub fn run(plan: &Plan) -> Result<Results> {
     let start = Instant::now();
     let mut order = plan.systems.clone();
     for round in 1..=plan.rounds {
+        let waiting = Window::observe(plan, || 0)?;
+        results.busy_otherwise.push(waiting.busy_percent(&results.machine));
         for row in plan.rows.iter().filter(|row| **row != Row::Nodes) {
             for system in &order {
                 let values = measure(plan, &hosts, *system, *row)
@@ -111,6 +113,11 @@ impl Window {
             seconds: start.elapsed().as_secs_f64(),
             cpu_seconds: busy_seconds()? - cpu,
         })
+    }
+
+    /// The part of all CPUs' time in which they did anything.
+    fn busy_percent(&self, machine: &Machine) -> f64 {
+        self.cpu_seconds / self.seconds / machine.cpus as f64 * 100.0
     }
 
     fn per_second(&self) -> f64 {

@@ -53,11 +53,14 @@ pub fn tried(plan: &Plan, results: &Results) -> Result<()> {
 pub fn text(plan: &Plan, results: &Results) -> String {
     let mut text = format!(
         "{}\nmedian [min–max] of {} rounds of {} s; UDP: {PAYLOAD} bytes of payload, datagrams \
-         that reached the receiving socket;\nCPU: of the whole machine\n\n",
+         that reached the receiving socket;\nCPU: of the whole machine\n",
         results.machine,
         plan.rounds,
         plan.window.as_secs_f64(),
     );
+    let busy = Summary::of(&results.busy_otherwise);
+    let busy = busy.map_or_else(String::new, |it| range(it, |percent| format!("{percent:.0}")));
+    let _ = writeln!(text, "busy with something else before the rounds: {busy} % of the CPUs\n");
     for metrics in TABLES {
         if let Some(table) = numbers(plan, results, metrics) {
             let _ = writeln!(text, "{table}");

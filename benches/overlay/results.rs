@@ -10,6 +10,8 @@ use crate::system::System;
 #[derive(Debug)]
 pub struct Results {
     pub machine: Machine,
+    /// How busy the CPUs were before each round, in percent, when nothing of this benchmark ran.
+    pub busy_otherwise: Vec<f64>,
     samples: BTreeMap<(System, Metric), Vec<f64>>,
 }
 
@@ -23,7 +25,7 @@ pub struct Summary {
 
 impl Results {
     pub fn new(machine: Machine) -> Self {
-        Self { machine, samples: BTreeMap::new() }
+        Self { machine, busy_otherwise: Vec::new(), samples: BTreeMap::new() }
     }
 
     pub fn add(&mut self, system: System, metric: Metric, value: f64) {
