@@ -10,7 +10,6 @@
 //! It needs root and `/dev/net/tun`, makes its hosts itself and leaves nothing behind. `docs/performance.md` says how
 //! to read what it prints.
 
-#![cfg(target_os = "linux")]
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

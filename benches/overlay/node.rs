@@ -62,7 +62,7 @@ impl Place {
         (underlay(1 - self.number), self.system.udp_port()).into()
     }
 
-    /// Sets the device of the node up.
+    /// Sets the device of the node up: all that an agent would set of a link is set here.
     fn configure(&self, mtu: u32) -> Result<()> {
         let (host, device) = (&self.host, &self.system.device());
         host.add_address(device, (self.system.address(self.number).into(), 24))?;

@@ -18,7 +18,8 @@ pub const READY: &str = "ready";
 /// How long a node may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running node. It is told to stop when this is dropped, and stops when this process is gone.
+/// A running node. It is killed when this is dropped, and stops by itself when this process is gone, however that
+/// ended: its standard input is closed then.
 #[derive(Debug)]
 pub struct Process {
     name: String,
