@@ -3,8 +3,9 @@
 //! A [`Namespace`] is a host: a network namespace that nothing but this process holds, so that it
 //! is gone, with all its links, as soon as the process is, however that ends. Links between hosts,
 //! addresses, routes and kernel overlays are made with methods on it, traffic with [`ping()`],
-//! [`tcp_transfer`], [`udp_flood`] and their like, and a [`Sniffer`] shows what is on a link. All of
-//! it speaks to the kernel directly: no external program is needed.
+//! [`tcp_transfer`], [`udp_flood`] and their like, or as a [`TcpLoad`] or [`UdpLoad`] that runs until
+//! it is stopped, and a [`Sniffer`] shows what is on a link. All of it speaks to the kernel directly:
+//! no external program is needed.
 //!
 //! A test asks [`privileged`] first:
 //!
@@ -33,10 +34,12 @@ mod bridge;
 mod cidr;
 mod error;
 mod link;
+mod load;
 mod namespace;
 mod netlink;
 mod pattern;
 mod ping;
+mod receive_batch;
 mod root;
 mod sniff;
 mod sockopt;
@@ -46,6 +49,7 @@ mod vxlan;
 
 pub use cidr::Cidr;
 pub use link::LinkStats;
+pub use load::{TcpLoad, UdpLoad, UdpSender};
 pub use namespace::Namespace;
 pub use pattern::Pattern;
 pub use ping::{Ping, PingReport, ping, ping_ok};

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic;
+use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -67,6 +68,34 @@ impl Namespace {
         let fd = File::open(path).attempt(|| format!("opening {path}"))?.into();
         let netlink = Netlink::open().attempt(|| "opening a netlink socket")?;
         Ok(Self { inner: Arc::new(Inner { fd, netlink: Mutex::new(netlink) }) })
+    }
+
+    /// The namespace that a path names, such as `/proc/1/ns/net` or another process's
+    /// [`path`](Self::path).
+    ///
+    /// # Errors
+    ///
+    /// When there is no network namespace at that path, or entering it is refused.
+    pub fn open(path: &str) -> io::Result<Self> {
+        let opened = || {
+            let fd = OwnedFd::from(File::open(path)?);
+            thread::scope(|scope| {
+                let worker = scope.spawn(|| {
+                    enter(fd.as_fd())?;
+                    Netlink::open()
+                });
+                worker.join().unwrap_or_else(|payload| panic::resume_unwind(payload))
+            })
+            .map(|netlink| Self { inner: Arc::new(Inner { fd, netlink: Mutex::new(netlink) }) })
+        };
+        opened().attempt(|| format!("opening the network namespace {path}"))
+    }
+
+    /// A path at which other processes of the same user can [`open`](Self::open) the namespace as
+    /// long as it is held here.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", process::id(), self.inner.fd.as_raw_fd())
     }
 
     /// Runs `f` on a thread of its own inside the namespace and returns what it returns.
@@ -135,10 +164,16 @@ impl Namespace {
 
     /// Moves the calling thread into the namespace.
     fn enter(&self) {
-        // SAFETY: `setns` touches no memory; the descriptor is open as long as `self` lives.
-        let done = unsafe { libc::setns(self.inner.fd.as_raw_fd(), libc::CLONE_NEWNET) };
-        assert!(done == 0, "entering a network namespace: {}", io::Error::last_os_error());
+        let done = enter(self.inner.fd.as_fd());
+        assert!(done.is_ok(), "entering a network namespace: {done:?}");
     }
+}
+
+/// Moves the calling thread into a network namespace.
+fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: `setns` touches no memory; the descriptor is open as long as it is borrowed.
+    let done = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 impl AsFd for Namespace {

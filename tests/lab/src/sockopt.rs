@@ -22,6 +22,12 @@ pub(crate) fn receive_buffer(fd: impl AsFd, bytes: c_int) -> io::Result<()> {
         .or_else(|_| set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))
 }
 
+/// Has the kernel cut what a UDP socket sends into datagrams of `payload` bytes (`UDP_SEGMENT`,
+/// `include/uapi/linux/udp.h`).
+pub(crate) fn udp_segment(fd: impl AsFd, payload: u16) -> io::Result<()> {
+    set(fd, libc::SOL_UDP, libc::UDP_SEGMENT, c_int::from(payload))
+}
+
 /// Sets whether packets of a socket may be fragmented: `true` forbids it on the way and here.
 pub(crate) fn dont_fragment(fd: impl AsFd, ipv6: bool, forbid: bool) -> io::Result<()> {
     if ipv6 {

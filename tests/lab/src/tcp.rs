@@ -12,7 +12,7 @@ use crate::error::{Attempt, corrupt, invalid, timed_out};
 use crate::{Namespace, Pattern, sockopt};
 
 /// How much is handed to the kernel at a time, in bytes.
-const CHUNK: usize = 1 << 18;
+pub(crate) const CHUNK: usize = 1 << 18;
 /// How long a transfer of so many bytes may take in all.
 const BYTES_LIMIT: Duration = Duration::from_secs(60);
 /// How much longer than its duration a transfer may take to finish.
@@ -246,7 +246,7 @@ fn echo(
 }
 
 /// Makes connections, each as its client's and its server's end.
-fn connect(
+pub(crate) fn connect(
     client: &Namespace,
     server: &Namespace,
     server_addr: SocketAddr,
@@ -281,7 +281,7 @@ fn listen(addr: SocketAddr, deadline: Deadline) -> io::Result<TcpListener> {
 
 /// When everything has to be over.
 #[derive(Clone, Copy)]
-struct Deadline(Instant);
+pub(crate) struct Deadline(pub(crate) Instant);
 
 impl Deadline {
     fn left(self) -> io::Result<Duration> {

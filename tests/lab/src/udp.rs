@@ -2,25 +2,22 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::panic;
-use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Attempt, corrupt, timed_out};
+use crate::receive_batch::ReceiveBatch;
 use crate::{Namespace, Pattern, sockopt};
 
-/// How many datagrams are received at once.
-const BATCH: usize = 64;
 /// How long nothing arrives until a flood has drained.
 const QUIET: Duration = Duration::from_millis(100);
 /// How long after its end a flood is still received, at most.
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long a single datagram may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The receive buffer asked for, in bytes.
+/// The receive buffer asked for, in bytes: enough for some 10,000 small datagrams.
 const RECEIVE_BUFFER: libc::c_int = 8 << 20;
 
 /// What came of a flood.
@@ -114,20 +111,30 @@ fn sockets(
     server: &Namespace,
     server_addr: SocketAddr,
 ) -> io::Result<(UdpSocket, UdpSocket)> {
-    let far = server.run(|| UdpSocket::bind(server_addr)).attempt(|| "binding")?;
-    sockopt::receive_buffer(&far, RECEIVE_BUFFER)?;
-    let mut server_addr = server_addr;
-    server_addr.set_port(far.local_addr()?.port());
-    let any = match server_addr.ip() {
+    let far = receiver(server, server_addr)?;
+    let near = sender(client, far.local_addr()?)?;
+    Ok((near, far))
+}
+
+/// A socket that receives at an address, with a large buffer.
+pub(crate) fn receiver(namespace: &Namespace, addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = namespace.run(|| UdpSocket::bind(addr)).attempt(|| "binding")?;
+    sockopt::receive_buffer(&socket, RECEIVE_BUFFER)?;
+    Ok(socket)
+}
+
+/// A socket of a port of its own, connected to an address.
+pub(crate) fn sender(namespace: &Namespace, to: SocketAddr) -> io::Result<UdpSocket> {
+    let any = match to.ip() {
         IpAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
         IpAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
     };
-    let near = client.run(|| {
+    let socket = namespace.run(|| {
         let socket = UdpSocket::bind(any)?;
-        socket.connect(server_addr)?;
+        socket.connect(to)?;
         io::Result::Ok(socket)
     });
-    Ok((near.attempt(|| "connecting")?, far))
+    socket.attempt(|| "connecting")
 }
 
 /// Sends for a time; returns the number of datagrams taken and the time it took.
@@ -149,22 +156,7 @@ fn send_for(socket: &UdpSocket, payload: usize, duration: Duration) -> io::Resul
 
 /// Counts the datagrams of `payload` bytes until it is over and none are left.
 fn count(socket: &UdpSocket, payload: usize, over: &AtomicBool) -> io::Result<u64> {
-    // A byte more than expected tells a longer datagram apart.
-    let mut buffers = vec![vec![0_u8; payload + 1]; BATCH];
-    let mut vectors: Vec<libc::iovec> = buffers
-        .iter_mut()
-        .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() })
-        .collect();
-    let mut messages: Vec<libc::mmsghdr> = vectors
-        .iter_mut()
-        .map(|vector| {
-            // SAFETY: a message header is plain integers and pointers, for which zeroes are valid.
-            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
-            message.msg_hdr.msg_iov = ptr::from_mut(vector);
-            message.msg_hdr.msg_iovlen = 1;
-            message
-        })
-        .collect();
+    let mut batch = ReceiveBatch::new(payload);
     let mut received = 0;
     let mut end = None;
     loop {
@@ -174,30 +166,14 @@ fn count(socket: &UdpSocket, payload: usize, over: &AtomicBool) -> io::Result<u6
                 return Ok(received);
             }
         }
-        // SAFETY: the headers point to `vectors`, those to `buffers` with their true lengths; none
-        // of them moves, and nothing else touches them before the loop ends.
-        let taken = unsafe {
-            libc::recvmmsg(
-                socket.as_raw_fd(),
-                messages.as_mut_ptr(),
-                BATCH as libc::c_uint,
-                libc::MSG_WAITFORONE as _,
-                ptr::null_mut(),
-            )
-        };
-        if taken < 0 {
-            let e = io::Error::last_os_error();
-            if timed_out(&e) {
-                if end.is_some() {
-                    return Ok(received);
-                }
-            } else if e.kind() != io::ErrorKind::Interrupted {
-                return Err(e);
+        match batch.receive(socket) {
+            Ok(lengths) => {
+                received += lengths.filter(|length| *length == payload).count() as u64;
             }
-            continue;
+            Err(e) if timed_out(&e) && end.is_some() => return Ok(received),
+            Err(e) if timed_out(&e) || e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
         }
-        let taken = messages.iter().take(taken as usize);
-        received += taken.filter(|message| message.msg_len as usize == payload).count() as u64;
     }
 }
 
@@ -239,7 +215,7 @@ fn content(number: usize) -> Pattern {
 }
 
 /// Whether a refusal to send means no more than a lost datagram.
-fn lost(e: &io::Error) -> bool {
+pub(crate) fn lost(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
         Some(libc::EMSGSIZE | libc::ENOBUFS | libc::ECONNREFUSED | libc::EHOSTUNREACH)
