@@ -17,6 +17,9 @@ use crate::system::{End, System, underlay};
 /// MTU of the wire, in bytes.
 const UNDERLAY_MTU: u32 = 1500;
 
+/// Frames that wait in a device until they are read: those that arrive while a worker is kept from its CPU.
+const QUEUE_LENGTH: u32 = 1000;
+
 /// Is the node that the arguments name, a system, a host's number and the path of its namespace, until the standard
 /// input is closed.
 pub fn run(arguments: &[String]) -> Result<()> {
@@ -91,6 +94,8 @@ fn run_overplane(place: &Place, config: Config, segment: Segment) -> Result<()> 
             control.insert_route(id, peer.ok_or("a prefix of 32 bits")?, place.vtep())?;
         }
     }
+    host.set_gso_max_size(&name, mtu::gso_max_size(kind, false, mtu))?;
+    host.set_txqueuelen(&name, QUEUE_LENGTH)?;
     place.configure(mtu)?;
     println!("{READY}");
     // Nothing is ever written there: this ends when the benchmark closes it, or ends itself.
