@@ -7,10 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use overplane::wire::{FrameInfo, L4};
-use overplane::{Kind, Offload, OffloadState, Offloads, Vni, mtu};
+use overplane::{Config, Kind, Offload, OffloadState, Offloads, Segment, Vni, mtu};
 use overplane_lab::{Namespace, Sniffer, Transfer, ping_ok, privileged, tcp_transfer};
 
-use crate::hosts::{INNER_V4, INNER_V6, Node, ip, pair, settle, tcp_both_ways};
+use crate::hosts::{
+    INNER_V4, INNER_V6, Node, V4, inner_addresses, ip, pair, settle, tcp_both_ways, underlay,
+};
 
 /// All, none, each one left out, and each one alone with what it needs.
 fn sets() -> Vec<Offloads> {
@@ -200,18 +202,33 @@ fn with_the_right_gso_max_size_a_super_frame_is_one_send() {
 }
 
 #[test]
-fn settings_from_the_start_hold_and_show() {
-    if !privileged("settings_from_the_start_hold_and_show") {
+fn what_is_off_from_the_start_is_off_and_shows() {
+    if !privileged("what_is_off_from_the_start_is_off_and_shows") {
         return;
     }
-    let (hosts, left, right) = pair();
+    let hosts = underlay();
+    let [left, right] = [0, 1].map(|n| {
+        let mut config = Config::new(ip(V4[n]));
+        config.workers = 2;
+        config.offloads = "auto,-checksum".parse().unwrap();
+        let segment = Segment::bridge(Vni::new(42).unwrap());
+        let node = Node::new(&hosts[n], config, segment, &inner_addresses(n));
+        let peer = SocketAddr::new(ip(V4[1 - n]), 4789);
+        node.control.add_flood(node.segment, peer).unwrap();
+        node
+    });
     let stats = left.control.stats().to_string();
-    assert!(stats.contains("offloads on: checksum,tso"), "{stats}");
-    left.control.set_offloads("auto,-checksum".parse().unwrap());
-    let stats = left.control.stats().to_string();
+    assert!(stats.contains("offloads on: coalesce-tcp,"), "{stats}");
     assert!(stats.contains("offload checksum off\n"), "{stats}");
     assert!(stats.contains("offload tso not available: needs checksum\n"), "{stats}");
     tcp_both_ways([&hosts[0], &hosts[1]], 1 << 20);
+    assert_eq!(left.control.stats().totals.chunks, 0);
+    left.control.set_offloads(Offloads::ALL);
+    assert!(
+        left.control.stats().to_string().contains("offloads on: checksum,tso,uso,coalesce-tcp,")
+    );
+    tcp_both_ways([&hosts[0], &hosts[1]], 1 << 20);
+    assert_ne!(left.control.stats().totals.chunks, 0);
     left.finish();
     right.finish();
 }
