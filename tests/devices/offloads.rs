@@ -115,7 +115,7 @@ fn offloads_are_switched_under_running_transfers() {
     }
     let (hosts, left, right) = pair();
     for host in &hosts {
-        host.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_ecn", "1")).unwrap();
+        host.sysctl("net/ipv4/tcp_ecn", "1").unwrap();
     }
     let done = AtomicBool::new(false);
     let transfer = |from: usize, to: usize, inner: [&str; 2]| {
@@ -169,8 +169,7 @@ fn with_the_right_gso_max_size_a_super_frame_is_one_send() {
     for inner in [INNER_V4, INNER_V6] {
         for timestamps in ["1", "0"] {
             for host in &hosts {
-                let set = || std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", timestamps);
-                host.run(set).unwrap();
+                host.sysctl("net/ipv4/tcp_timestamps", timestamps).unwrap();
             }
             let mut sniffer = Sniffer::open(&hosts[0], "ovl0").unwrap();
             let done = AtomicBool::new(false);
@@ -229,6 +228,43 @@ fn what_is_off_from_the_start_is_off_and_shows() {
     );
     tcp_both_ways([&hosts[0], &hosts[1]], 1 << 20);
     assert_ne!(left.control.stats().totals.chunks, 0);
+    left.finish();
+    right.finish();
+}
+
+/// What `mtu::gso_max_size` says of traffic that does not begin on the node.
+#[test]
+fn a_container_keeps_its_super_frames_if_its_link_is_limited_too() {
+    if !privileged("a_container_keeps_its_super_frames_if_its_link_is_limited_too") {
+        return;
+    }
+    let ([node, peer], left, right) = pair();
+    let container = Namespace::new().unwrap();
+    Namespace::veth(&container, "eth1", &node, "veth1").unwrap();
+    for (host, link, address) in
+        [(&container, "eth1", "10.7.0.2/24"), (&node, "veth1", "10.7.0.1/24")]
+    {
+        host.add_address(link, address).unwrap();
+        host.set_mtu(link, 1450).unwrap();
+        host.up(link).unwrap();
+    }
+    container.wait_up("eth1", Duration::from_secs(5)).unwrap();
+    node.sysctl("net/ipv4/ip_forward", "1").unwrap();
+    container.add_route("10.8.0.0/24", Some(ip("10.7.0.1")), None).unwrap();
+    peer.add_route("10.7.0.0/24", Some(ip(INNER_V4[0])), None).unwrap();
+    let size = node.gso_max_size("ovl0").unwrap();
+    let chunks = |limit: u32| {
+        container.set_gso_max_size("eth1", limit).unwrap();
+        let before = left.control.stats().totals;
+        let server = SocketAddr::new(ip(INNER_V4[1]), 0);
+        tcp_transfer(&container, &peer, server, Transfer::of_bytes(32 << 20)).unwrap();
+        let after = left.control.stats().totals;
+        after.chunks - before.chunks
+    };
+    let (limited, unlimited) = (chunks(size), chunks(mtu::MAX_GSO_MAX_SIZE));
+    // 32 MiB are 24,000 segments.
+    assert!(limited > 12_000, "{limited} segments came in super-frames");
+    assert!(limited > unlimited, "{unlimited} without the limit: what is larger is cut");
     left.finish();
     right.finish();
 }
