@@ -67,10 +67,10 @@ pub fn segment_mtu(kind: Kind, ipv6_underlay: bool, underlay_mtu: u32) -> u32 {
 /// super-frames of at most as many segments as fit, over IPv4 and IPv6, with timestamps and without; for some of these
 /// one less, as one number has to do for all.
 ///
-/// TCP of this node goes by the device that its route leaves through. Whatever comes from elsewhere, as from the
-/// container behind a veth pair, has to be made that small where it begins: the kernel cuts a super-frame that is above
-/// the device's `gso_max_size` into single frames, which costs far more than a second send. Set it there, too, or
-/// leave the device at the default.
+/// For traffic that begins on this node: TCP goes by the device that its route leaves through. Whatever comes from
+/// elsewhere, as from a container behind a veth pair, has to be made that small where it begins: the kernel cuts a
+/// super-frame that is above the device's `gso_max_size` into single frames (`net/core/dev.c`, `gso_features_check`), which
+/// costs far more than a second send. Set it on those links, too, or leave the device at the default.
 #[must_use]
 pub fn gso_max_size(kind: Kind, ipv6_underlay: bool, segment_mtu: u32) -> u32 {
     let segment_mtu = segment_mtu.clamp(MIN_MTU.0, MAX_PACKET);

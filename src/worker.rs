@@ -94,9 +94,11 @@ enum Kind {
 
 impl Kind {
     /// Makes what frames come from give super-frames and trains as far as they are wanted.
-    fn set_offloads(&mut self, active: Offloads) {
+    fn set_offloads(&mut self, active: Offloads, worker: usize) {
         match self {
-            Self::Port { queue, .. } => queue.set_offloads(active),
+            // For all queues of the device at once, and so by one worker.
+            Self::Port { queue, .. } if worker == 0 => queue.set_offloads(active),
+            Self::Port { .. } => {}
             Self::Socket { .. } => self.set_gro(active),
         }
     }
@@ -281,7 +283,9 @@ impl Worker {
         if active != self.offloads {
             self.offloads = active;
             self.forwarder.set_offloads(active);
-            self.sources.iter_mut().flatten().for_each(|source| source.kind.set_offloads(active));
+            for source in self.sources.iter_mut().flatten() {
+                source.kind.set_offloads(active, self.index);
+            }
         }
     }
 

@@ -81,12 +81,15 @@ pub fn configure(
         )));
     }
     host.set_mtu(device, mtu)?;
-    // Without these it is slower, but it works.
-    let gso_max_size = mtu::gso_max_size(kind, ipv6_underlay, mtu);
-    let tuned =
-        [host.set_gso_max_size(device, gso_max_size), host.set_txqueuelen(device, QUEUE_LENGTH)];
+    let mut tuned = vec![host.set_txqueuelen(device, QUEUE_LENGTH)];
+    // What comes from elsewhere, as from a container or over a bridge, is of another link's size, and the kernel would cut
+    // what is larger into single frames.
+    if !port.addresses.is_empty() && !forwards() {
+        let gso_max_size = mtu::gso_max_size(kind, ipv6_underlay, mtu);
+        tuned.push(host.set_gso_max_size(device, gso_max_size));
+    }
     for refused in tuned.into_iter().filter_map(Result::err) {
-        warn!("{refused}; going on without");
+        warn!("{refused}; it works without, but slower");
     }
     // A device that outlives its opener has them already.
     let present = host.addresses()?;
@@ -97,4 +100,13 @@ pub fn configure(
     }
     host.up(device)?;
     Ok(())
+}
+
+/// Whether the host of the calling thread passes on packets that it has not made.
+fn forwards() -> bool {
+    let is_on = |setting: &str| {
+        let path = format!("/proc/sys/net/{setting}");
+        std::fs::read_to_string(path).is_ok_and(|value| value.trim() != "0")
+    };
+    is_on("ipv4/ip_forward") || is_on("ipv6/conf/all/forwarding")
 }

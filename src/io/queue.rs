@@ -56,8 +56,9 @@ impl PortQueue {
         }
     }
 
-    /// Makes the whole device give what is wanted, as far as it can. Super-frames that wait to be read still come.
-    pub(crate) fn set_offloads(&self, wanted: Offloads) {
+    /// Makes the whole device give what is wanted, as far as it can; of the queues of one device always by the same.
+    /// Super-frames that wait to be read still come.
+    pub(crate) fn set_offloads(&mut self, wanted: Offloads) {
         match self {
             Self::Tun(queue) => queue.set_offloads(wanted),
             Self::Channel(_) => {}
@@ -171,18 +172,23 @@ pub(crate) struct TunQueue {
     file: File,
     prefix: Prefix,
     abilities: Abilities,
+    /// What the device gives (`TUN_F_*`), as far as this queue decides it.
+    mask: u32,
     reads: bool,
 }
 
 impl TunQueue {
     pub(super) fn new(file: File, prefix: Prefix, abilities: Abilities, reads: bool) -> Self {
-        Self { file, prefix, abilities, reads }
+        Self { file, prefix, abilities, mask: abilities.mask(Offloads::ALL), reads }
     }
 
-    fn set_offloads(&self, wanted: Offloads) {
-        if self.prefix.vnet {
+    fn set_offloads(&mut self, wanted: Offloads) {
+        let mask = self.abilities.mask(wanted);
+        // Asking waits for whoever else configures links (the kernel's `rtnl_lock`).
+        if mask != self.mask {
+            self.mask = mask;
             // Only a device that is gone refuses part of what it took before, and it says so when it is read.
-            let _ = ioctl::set_offload(self.file.as_fd(), self.abilities.mask(wanted));
+            let _ = ioctl::set_offload(self.file.as_fd(), mask);
         }
     }
 

@@ -54,7 +54,7 @@ impl Worker {
     }
 
     fn open(&mut self, mut kind: Kind) -> Option<usize> {
-        kind.set_offloads(self.offloads);
+        kind.set_offloads(self.offloads, self.index);
         // Ready at first: what arrived before the registration makes no edge.
         let mut source = Source { kind, ready: true, failed: false };
         let index = self.sources.iter().position(Option::is_none).unwrap_or(self.sources.len());

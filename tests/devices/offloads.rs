@@ -7,10 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use overplane::wire::{FrameInfo, L4};
-use overplane::{Kind, Offload, OffloadState, Offloads, Vni, mtu};
+use overplane::{Config, Kind, Offload, OffloadState, Offloads, Segment, Vni, mtu};
 use overplane_lab::{Namespace, Sniffer, Transfer, ping_ok, privileged, tcp_transfer};
 
-use crate::hosts::{INNER_V4, INNER_V6, Node, ip, pair, settle, tcp_both_ways};
+use crate::hosts::{
+    INNER_V4, INNER_V6, Node, V4, inner_addresses, ip, pair, settle, tcp_both_ways, underlay,
+};
 
 /// All, none, each one left out, and each one alone with what it needs.
 fn sets() -> Vec<Offloads> {
@@ -113,7 +115,7 @@ fn offloads_are_switched_under_running_transfers() {
     }
     let (hosts, left, right) = pair();
     for host in &hosts {
-        host.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_ecn", "1")).unwrap();
+        host.sysctl("net/ipv4/tcp_ecn", "1").unwrap();
     }
     let done = AtomicBool::new(false);
     let transfer = |from: usize, to: usize, inner: [&str; 2]| {
@@ -167,8 +169,7 @@ fn with_the_right_gso_max_size_a_super_frame_is_one_send() {
     for inner in [INNER_V4, INNER_V6] {
         for timestamps in ["1", "0"] {
             for host in &hosts {
-                let set = || std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", timestamps);
-                host.run(set).unwrap();
+                host.sysctl("net/ipv4/tcp_timestamps", timestamps).unwrap();
             }
             let mut sniffer = Sniffer::open(&hosts[0], "ovl0").unwrap();
             let done = AtomicBool::new(false);
@@ -200,18 +201,70 @@ fn with_the_right_gso_max_size_a_super_frame_is_one_send() {
 }
 
 #[test]
-fn settings_from_the_start_hold_and_show() {
-    if !privileged("settings_from_the_start_hold_and_show") {
+fn what_is_off_from_the_start_is_off_and_shows() {
+    if !privileged("what_is_off_from_the_start_is_off_and_shows") {
         return;
     }
-    let (hosts, left, right) = pair();
+    let hosts = underlay();
+    let [left, right] = [0, 1].map(|n| {
+        let mut config = Config::new(ip(V4[n]));
+        config.workers = 2;
+        config.offloads = "auto,-checksum".parse().unwrap();
+        let segment = Segment::bridge(Vni::new(42).unwrap());
+        let node = Node::new(&hosts[n], config, segment, &inner_addresses(n));
+        let peer = SocketAddr::new(ip(V4[1 - n]), 4789);
+        node.control.add_flood(node.segment, peer).unwrap();
+        node
+    });
     let stats = left.control.stats().to_string();
-    assert!(stats.contains("offloads on: checksum,tso"), "{stats}");
-    left.control.set_offloads("auto,-checksum".parse().unwrap());
-    let stats = left.control.stats().to_string();
+    assert!(stats.contains("offloads on: coalesce-tcp,"), "{stats}");
     assert!(stats.contains("offload checksum off\n"), "{stats}");
     assert!(stats.contains("offload tso not available: needs checksum\n"), "{stats}");
     tcp_both_ways([&hosts[0], &hosts[1]], 1 << 20);
+    assert_eq!(left.control.stats().totals.chunks, 0);
+    left.control.set_offloads(Offloads::ALL);
+    assert!(
+        left.control.stats().to_string().contains("offloads on: checksum,tso,uso,coalesce-tcp,")
+    );
+    tcp_both_ways([&hosts[0], &hosts[1]], 1 << 20);
+    assert_ne!(left.control.stats().totals.chunks, 0);
+    left.finish();
+    right.finish();
+}
+
+/// What `mtu::gso_max_size` says of traffic that does not begin on the node.
+#[test]
+fn a_container_keeps_its_super_frames_if_its_link_is_limited_too() {
+    if !privileged("a_container_keeps_its_super_frames_if_its_link_is_limited_too") {
+        return;
+    }
+    let ([node, peer], left, right) = pair();
+    let container = Namespace::new().unwrap();
+    Namespace::veth(&container, "eth1", &node, "veth1").unwrap();
+    for (host, link, address) in
+        [(&container, "eth1", "10.7.0.2/24"), (&node, "veth1", "10.7.0.1/24")]
+    {
+        host.add_address(link, address).unwrap();
+        host.set_mtu(link, 1450).unwrap();
+        host.up(link).unwrap();
+    }
+    container.wait_up("eth1", Duration::from_secs(5)).unwrap();
+    node.sysctl("net/ipv4/ip_forward", "1").unwrap();
+    container.add_route("10.8.0.0/24", Some(ip("10.7.0.1")), None).unwrap();
+    peer.add_route("10.7.0.0/24", Some(ip(INNER_V4[0])), None).unwrap();
+    let size = node.gso_max_size("ovl0").unwrap();
+    let chunks = |limit: u32| {
+        container.set_gso_max_size("eth1", limit).unwrap();
+        let before = left.control.stats().totals;
+        let server = SocketAddr::new(ip(INNER_V4[1]), 0);
+        tcp_transfer(&container, &peer, server, Transfer::of_bytes(32 << 20)).unwrap();
+        let after = left.control.stats().totals;
+        after.chunks - before.chunks
+    };
+    let (limited, unlimited) = (chunks(size), chunks(mtu::MAX_GSO_MAX_SIZE));
+    // 32 MiB are 24,000 segments.
+    assert!(limited > 12_000, "{limited} segments came in super-frames");
+    assert!(limited > unlimited, "{unlimited} without the limit: what is larger is cut");
     left.finish();
     right.finish();
 }

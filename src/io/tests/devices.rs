@@ -128,7 +128,7 @@ fn offloads_of_an_earlier_user_do_not_stay() {
         drop(before);
         assert!(!testing::tso("old0").unwrap(), "the device keeps what it was told");
 
-        let queue = single(Device::tap("old0").unwrap());
+        let mut queue = single(Device::tap("old0").unwrap());
         assert!(testing::tso("old0").unwrap(), "and has what we negotiated");
         queue.set_offloads(Offloads::ALL.without(Offload::Tso));
         assert!(!testing::tso("old0").unwrap());
