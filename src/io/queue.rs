@@ -47,15 +47,6 @@ impl PortQueue {
         }
     }
 
-    /// The offloads that the device can do, whether they are switched on or not.
-    #[expect(dead_code, reason = "asked where frames are coalesced")]
-    pub(crate) fn offloads(&self) -> Offloads {
-        match self {
-            Self::Tun(queue) => queue.abilities.offloads(),
-            Self::Channel(_) => Offloads::NONE,
-        }
-    }
-
     /// Makes the whole device give what is wanted, as far as it can; of the queues of one device always by the same.
     /// Super-frames that wait to be read still come.
     pub(crate) fn set_offloads(&mut self, wanted: Offloads) {
