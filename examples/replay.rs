@@ -174,9 +174,11 @@ impl Node {
         let Self { name, forwarder, tables, batch, output, .. } = self;
         let mut datagrams = Vec::new();
         for transmit in output.transmits() {
-            let datagram = output.datagram(batch, transmit).concat();
-            forwarder.sent(tables, transmit, datagram.len());
-            datagrams.push(datagram);
+            for parts in output.datagrams(batch, transmit) {
+                let datagram = parts.concat();
+                forwarder.sent(tables, transmit, 1, datagram.len() as u64);
+                datagrams.push(datagram);
+            }
         }
         for deliver in output.delivers() {
             let bytes = output.frame(batch, deliver).map(<[u8]>::len).sum();

@@ -145,7 +145,7 @@ pub use fib::{ParsePrefixError, Prefix};
 pub use forward::Forwarder;
 pub use listing::{FdbEntry, Origin, PortInfo, Route, SegmentInfo};
 pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
-pub use output::{Deliver, Output, Pieces, SourcePort, Transmit};
+pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
 pub use segment::{Destination, Kind, PortId, Segment, SegmentId, VtepId};
 pub use snapshot::{Publisher, Reader};
 pub use stats::{PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};

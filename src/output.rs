@@ -34,7 +34,11 @@ pub enum SourcePort {
     Listener(u16),
 }
 
-/// One datagram to send: the bytes of `head`, then those of `body`.
+/// One datagram to send, the bytes of `head`, then those of `body`; or a train of several.
+///
+/// A train is a super-frame in chunks: `head` is the headers of all its datagrams, of equal length, one after the
+/// other, and `body` the payload of all. Each datagram consists of a header and `size` bytes of payload, the last one
+/// of what is left. See [`Output::datagrams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// Receiver; see [`Tables::vtep_address`](crate::Tables::vtep_address).
@@ -45,7 +49,49 @@ pub struct Transmit {
     pub head: Span,
     /// Further bytes, inside the batch.
     pub body: Span,
+    /// Number of datagrams.
+    pub datagrams: u32,
+    /// Bytes of `body` in each datagram but the last.
+    pub size: u32,
 }
+
+impl Transmit {
+    /// One datagram that lies in the batch as it is to be sent.
+    #[inline]
+    pub(crate) fn whole(vtep: VtepId, source: SourcePort, body: Span) -> Self {
+        Self { vtep, source, head: Span::default(), body, datagrams: 1, size: body.len }
+    }
+}
+
+/// The datagrams of a [`Transmit`], each in two runs of bytes.
+#[derive(Clone, Debug)]
+pub struct Datagrams<'a> {
+    heads: &'a [u8],
+    bodies: &'a [u8],
+    header: usize,
+    size: usize,
+    left: u32,
+}
+
+impl<'a> Iterator for Datagrams<'a> {
+    type Item = [&'a [u8]; 2];
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let (head, heads) = self.heads.split_at(self.header.min(self.heads.len()));
+        let (body, bodies) = self.bodies.split_at(self.size.min(self.bodies.len()));
+        (self.heads, self.bodies) = (heads, bodies);
+        Some([head, body])
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for Datagrams<'_> {}
 
 /// A run of [`Output::pieces`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,11 +204,17 @@ impl Output {
         self.events_lost = 0;
     }
 
-    /// The two runs of a datagram.
+    /// The datagrams of a descriptor, of which there is mostly one.
     #[must_use]
     #[inline]
-    pub fn datagram<'a>(&'a self, batch: &'a Batch, transmit: &Transmit) -> [&'a [u8]; 2] {
-        [&self.headers[transmit.head.range()], batch.bytes(transmit.body)]
+    pub fn datagrams<'a>(&'a self, batch: &'a Batch, transmit: &Transmit) -> Datagrams<'a> {
+        Datagrams {
+            heads: &self.headers[transmit.head.range()],
+            bodies: batch.bytes(transmit.body),
+            header: transmit.head.len.checked_div(transmit.datagrams).unwrap_or(0) as usize,
+            size: transmit.size as usize,
+            left: transmit.datagrams,
+        }
     }
 
     /// The runs of a frame for a port.

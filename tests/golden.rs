@@ -79,7 +79,8 @@ fn datagrams_are_those_of_the_kernel_byte_for_byte() {
         assert!(batch.push(&wanted[vxlan::HEADER_LEN..], VnetHeader::default()));
         Forwarder::new(0).from_port(&tables, NOW, port, &mut batch, &mut output);
         let [transmit] = output.transmits() else { panic!("{output:?}") };
-        assert_eq!(output.datagram(&batch, transmit).concat(), wanted);
+        let datagrams: Vec<_> = output.datagrams(&batch, transmit).map(|p| p.concat()).collect();
+        assert_eq!(datagrams, [wanted]);
         assert_eq!(tables.vtep_address(transmit.vtep), Some("192.0.2.2:4789".parse().unwrap()));
     }
 }

@@ -194,8 +194,11 @@ impl World {
         for transmit in output.transmits() {
             *turn += 1;
             match *turn % 7 {
-                0 => forwarder.unsent(tables, DropReason::UnderlayFull),
-                _ => forwarder.sent(tables, transmit, transmit.body.len as usize),
+                0 => forwarder.unsent(tables, transmit.datagrams.into(), DropReason::UnderlayFull),
+                _ => {
+                    let (datagrams, bytes) = (transmit.datagrams.into(), transmit.body.len.into());
+                    forwarder.sent(tables, transmit, datagrams, bytes);
+                }
             }
         }
         for deliver in output.delivers() {
@@ -246,16 +249,23 @@ fn check_transmit(
 ) {
     let to = tables.vtep_address(transmit.vtep).expect("a VTEP of this snapshot");
     assert!(segment.peers.contains(&to), "{to} is no peer of {}", segment.id);
-    let bytes = output.datagram(batch, transmit).concat();
+    let datagrams = output.datagrams(batch, transmit);
+    assert_eq!(datagrams.len(), transmit.datagrams as usize);
+    for parts in datagrams {
+        check_datagram(&parts.concat(), segment);
+    }
+}
+
+fn check_datagram(bytes: &[u8], segment: &SegmentInfo) {
     let packet = match segment.id.vni {
         Some(vni) => {
-            assert_eq!(vxlan::decode(&bytes, vxlan::ReservedBits::Refuse), Ok(vni));
+            assert_eq!(vxlan::decode(bytes, vxlan::ReservedBits::Refuse), Ok(vni));
             let frame = &bytes[vxlan::HEADER_LEN..];
             let info = FrameInfo::parse(frame).expect("a frame");
             frame.len() - usize::from(info.l3_offset)
         }
         None => {
-            FrameInfo::parse_ip(&bytes).expect("a packet that the next router takes");
+            FrameInfo::parse_ip(bytes).expect("a packet that the next router takes");
             bytes.len()
         }
     };

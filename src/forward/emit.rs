@@ -95,7 +95,7 @@ impl Emitter<'_> {
                     },
                 };
                 let body = self.encapsulate(batch, index);
-                self.transmit(Transmit { vtep: **vtep, source, head: Span::default(), body });
+                self.transmit(Transmit::whole(**vtep, source, body));
                 Ok(1)
             }
             _ => self.emit_any(batch, index, vnet, info, targets),
@@ -166,7 +166,7 @@ impl Emitter<'_> {
             let source = self.source_port(batch.frame(index), info);
             let body = self.encapsulate(batch, index);
             for vtep in vteps {
-                self.transmit(Transmit { vtep: *vtep, source, head: Span::default(), body });
+                self.transmit(Transmit::whole(*vtep, source, body));
             }
         }
         Ok(delivered + vteps.len() as u64)
@@ -314,12 +314,22 @@ impl Emitter<'_> {
             }
             copies += chunks.len() as u64;
         }
-        for vtep in vteps {
-            for chunk in &chunks {
-                let body = Span { start: chunk.body.start + base, ..chunk.body };
-                self.transmit(Transmit { vtep: *vtep, source, head: chunk.head, body });
+        let count = chunks.len() as u32;
+        // Splitting makes at least one, and puts headers and payloads one after the other.
+        if let (Some(first), Some(last)) = (chunks.first(), chunks.last()) {
+            let end = last.body.start + last.body.len;
+            let train = Transmit {
+                vtep: VtepId(0),
+                source,
+                head: Span { start: first.head.start, len: first.head.len * count },
+                body: Span { start: first.body.start + base, len: end - first.body.start },
+                datagrams: count,
+                size: size as u32,
+            };
+            for vtep in vteps {
+                self.transmit(Transmit { vtep: *vtep, ..train });
+                copies += u64::from(count);
             }
-            copies += chunks.len() as u64;
         }
         *self.chunks = chunks;
         Ok(copies)
@@ -339,7 +349,7 @@ impl Emitter<'_> {
         if self.output.transmits.len() < MAX_OUTPUT {
             self.output.transmits.push(transmit);
         } else {
-            self.context.counters.dropped(DropReason::OutputFull, 1);
+            self.context.counters.dropped(DropReason::OutputFull, transmit.datagrams.into());
         }
     }
 }

@@ -12,12 +12,12 @@ use super::Forwarder;
 
 /// Whoever carries an output out reports the outcome of each descriptor here, exactly once.
 impl Forwarder {
-    /// The underlay took a datagram of `bytes` bytes of UDP payload.
+    /// The underlay took `datagrams` datagrams of a descriptor, with `bytes` bytes of UDP payload in all.
     #[inline]
-    pub fn sent(&self, tables: &Tables, transmit: &Transmit, bytes: usize) {
-        tables.counters.of(self.worker).sent.add(1);
+    pub fn sent(&self, tables: &Tables, transmit: &Transmit, datagrams: u64, bytes: u64) {
+        tables.counters.of(self.worker).sent.add(datagrams);
         if let Some(vtep) = tables.vtep(transmit.vtep) {
-            vtep.counters.of(self.worker).sent(1, bytes as u64);
+            vtep.counters.of(self.worker).sent(datagrams, bytes);
         }
     }
 
@@ -33,9 +33,9 @@ impl Forwarder {
         }
     }
 
-    /// A datagram was not taken; `reason` is one of [`Stage::Output`](crate::Stage::Output).
-    pub fn unsent(&self, tables: &Tables, reason: DropReason) {
-        tables.counters.of(self.worker).dropped(reason, 1);
+    /// `datagrams` datagrams were not taken; `reason` is one of [`Stage::Output`](crate::Stage::Output).
+    pub fn unsent(&self, tables: &Tables, datagrams: u64, reason: DropReason) {
+        tables.counters.of(self.worker).dropped(reason, datagrams);
     }
 
     /// A frame, or all those it stands for, was not taken; `reason` is one of

@@ -9,7 +9,7 @@ use crate::drop_reason::DropReason;
 use crate::forward::Forwarder;
 use crate::io::{SendQueue, UdpSocket, underlay_reason};
 use crate::offload::Offload;
-use crate::output::{Output, SourcePort};
+use crate::output::{Output, SourcePort, Transmit};
 use crate::shared::Shared;
 use crate::tables::Tables;
 use crate::trouble::{Place, Troubles};
@@ -64,7 +64,7 @@ impl Worker {
         let tables = self.reader.value();
         for (index, transmit) in self.output.transmits.iter().enumerate() {
             if tables.vtep(transmit.vtep).is_none() {
-                self.forwarder.unsent(tables, DropReason::VtepGone);
+                self.forwarder.unsent(tables, transmit.datagrams.into(), DropReason::VtepGone);
                 continue;
             }
             let udp_port = match transmit.source {
@@ -121,39 +121,80 @@ impl Outlet<'_> {
     /// Sends the listed transmits from one socket.
     fn send(&mut self, socket: Option<&UdpSocket>, list: &[u32]) {
         let (tables, output, batch) = (self.tables, self.output, self.batch);
+        let transmits = list.iter().map(|index| &output.transmits[*index as usize]);
         let Some(socket) = socket else {
-            for _ in list {
-                self.forwarder.unsent(tables, DropReason::UnderlayFailed);
-            }
+            let datagrams = transmits.map(|transmit| u64::from(transmit.datagrams)).sum();
+            self.forwarder.unsent(tables, datagrams, DropReason::UnderlayFailed);
             return;
         };
-        let messages = list.iter().filter_map(|index| {
-            let transmit = &output.transmits[*index as usize];
+        let addressed = transmits.clone().filter_map(|transmit| {
             // Sorting has left out those whose VTEP is gone.
-            let address = tables.vtep_address(transmit.vtep)?;
-            Some((address, output.datagram(batch, transmit)))
+            Some((transmit, tables.vtep_address(transmit.vtep)?))
+        });
+        let messages = addressed.flat_map(|(transmit, address)| {
+            output.datagrams(batch, transmit).map(move |parts| (address, parts))
         });
         let (forwarder, troubles, shared, now) =
             (self.forwarder, &mut *self.troubles, self.shared, self.now);
-        let refusal = self.queue.send(socket, messages, self.gso, |index, outcome| {
-            let transmit = &output.transmits[list[index] as usize];
-            match outcome {
-                Ok(bytes) => forwarder.sent(tables, transmit, bytes),
-                Err(error) => {
-                    let reason = underlay_reason(&error);
-                    forwarder.unsent(tables, reason);
-                    let place = Place::Vtep(transmit.vtep);
-                    let name = || match tables.vtep_address(transmit.vtep) {
-                        Some(address) => format!("VTEP {address}"),
-                        None => "a VTEP that is gone".to_owned(),
-                    };
-                    shared.report(troubles.report(place, reason, &error, now, name));
-                }
-            }
+        let mut outcomes = Outcomes::new(transmits, |transmit, datagrams, bytes| {
+            forwarder.sent(tables, transmit, datagrams, bytes);
+        });
+        let refusal = self.queue.send(socket, messages, self.gso, |_, outcome| {
+            let (Some(transmit), Err(error)) = (outcomes.next(outcome.as_ref().ok()), outcome)
+            else {
+                return;
+            };
+            let reason = underlay_reason(&error);
+            forwarder.unsent(tables, 1, reason);
+            let place = Place::Vtep(transmit.vtep);
+            let name = || match tables.vtep_address(transmit.vtep) {
+                Some(address) => format!("VTEP {address}"),
+                None => "a VTEP that is gone".to_owned(),
+            };
+            shared.report(troubles.report(place, reason, &error, now, name));
         });
         if let Some(error) = refusal {
             self.gso = false;
             self.shared.offload_failed(Offload::UdpGso, &error);
         }
+    }
+}
+
+/// Gathers the outcomes of datagrams, which come in order, by the descriptors that they belong to.
+struct Outcomes<'a, I, F> {
+    transmits: I,
+    current: Option<&'a Transmit>,
+    /// Datagrams of the current descriptor whose outcome is to come, and what was sent of it so far.
+    left: u32,
+    sent: u64,
+    bytes: u64,
+    report: F,
+}
+
+impl<'a, I: Iterator<Item = &'a Transmit>, F: FnMut(&Transmit, u64, u64)> Outcomes<'a, I, F> {
+    fn new(transmits: I, report: F) -> Self {
+        Self { transmits, current: None, left: 0, sent: 0, bytes: 0, report }
+    }
+
+    /// The descriptor of the next datagram, of which so many bytes were sent; none if it was not.
+    #[inline]
+    fn next(&mut self, bytes: Option<&usize>) -> Option<&'a Transmit> {
+        if self.left == 0 {
+            self.current = self.transmits.next();
+            self.left = self.current?.datagrams;
+        }
+        self.left -= 1;
+        if let Some(bytes) = bytes {
+            self.sent += 1;
+            self.bytes += *bytes as u64;
+        }
+        if self.left == 0 && self.sent > 0 {
+            (self.report)(
+                self.current?,
+                std::mem::take(&mut self.sent),
+                std::mem::take(&mut self.bytes),
+            );
+        }
+        self.current
     }
 }

@@ -11,6 +11,9 @@ use crate::shared::Shared;
 /// Waits in a row that took longer than the spin before spinning is given up.
 const PATIENCE: u32 = 4;
 
+/// Shortest spin: a few looks.
+const LEAST: Duration = Duration::from_micros(2);
+
 /// When to spin: a sleeping thread takes tens of microseconds to wake, so that looking again pays where the next frame
 /// mostly comes sooner than that, and is wasted everywhere else.
 #[derive(Debug)]
@@ -19,16 +22,28 @@ pub(super) struct Spinner {
     limit: Duration,
     /// Waits in a row that took longer than the limit.
     misses: u32,
+    /// How long waits within the limit mostly are: a running mean.
+    typical: Duration,
 }
 
 impl Spinner {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, misses: PATIENCE }
+        Self { limit, misses: PATIENCE, typical: Duration::ZERO }
     }
 
     /// Takes note of how long a wait was, and so whether spinning would have done for it.
     fn waited(&mut self, time: Duration) {
-        self.misses = if time <= self.limit { 0 } else { PATIENCE.min(self.misses + 1) };
+        if time <= self.limit {
+            self.misses = 0;
+            self.typical = (self.typical * 7 + time) / 8;
+        } else {
+            self.misses = PATIENCE.min(self.misses + 1);
+        }
+    }
+
+    /// How long to spin: a few times as long as it mostly takes. What takes longer is likely to take long.
+    fn patience(&self) -> Duration {
+        self.limit.min(self.typical * 3 + LEAST)
     }
 
     fn is_worthwhile(&self) -> bool {
@@ -48,11 +63,11 @@ impl Spinner {
         }
         let begin = shared.now();
         if self.is_worthwhile() {
-            let spin = self.limit.min(timeout);
+            let spin = self.patience().min(timeout);
             while shared.now().saturating_sub(begin) < spin {
                 look(poll, events, Duration::ZERO)?;
                 if !events.is_empty() {
-                    self.waited(Duration::ZERO);
+                    self.waited(shared.now().saturating_sub(begin));
                     return Ok(());
                 }
                 // Whoever else could use this CPU may well be who makes the next frame.

@@ -244,32 +244,35 @@ impl Network {
         let Self { nodes, under_way, sent, now, faults, rng, .. } = self;
         let node = &mut nodes[usize::from(n) - 1];
         for transmit in output.transmits() {
-            let bytes = output.datagram(&batch, transmit).concat();
             let Some(to) = node.tables.vtep_address(transmit.vtep) else {
-                node.forwarder.unsent(&node.tables, DropReason::VtepGone);
+                let datagrams = transmit.datagrams.into();
+                node.forwarder.unsent(&node.tables, datagrams, DropReason::VtepGone);
                 continue;
             };
-            if rng.happens(faults.refused) {
-                node.forwarder.unsent(&node.tables, DropReason::UnderlayFull);
-                continue;
-            }
-            node.forwarder.sent(&node.tables, transmit, bytes.len());
             let port = match transmit.source {
                 SourcePort::Listener(port) => port,
                 SourcePort::Entropy { flow, .. } => 49_152 + (flow % 16_384) as u16,
             };
-            let datagram = Datagram { from: SocketAddr::new(node.address, port), to, bytes };
-            sent.push(datagram.clone());
-            if rng.happens(faults.lost) {
-                continue;
-            }
-            if rng.happens(faults.repeated) {
-                under_way.push_back(datagram.clone());
-            }
-            if rng.happens(faults.overtaken) {
-                under_way.push_front(datagram);
-            } else {
-                under_way.push_back(datagram);
+            for parts in output.datagrams(&batch, transmit) {
+                let bytes = parts.concat();
+                if rng.happens(faults.refused) {
+                    node.forwarder.unsent(&node.tables, 1, DropReason::UnderlayFull);
+                    continue;
+                }
+                node.forwarder.sent(&node.tables, transmit, 1, bytes.len() as u64);
+                let datagram = Datagram { from: SocketAddr::new(node.address, port), to, bytes };
+                sent.push(datagram.clone());
+                if rng.happens(faults.lost) {
+                    continue;
+                }
+                if rng.happens(faults.repeated) {
+                    under_way.push_back(datagram.clone());
+                }
+                if rng.happens(faults.overtaken) {
+                    under_way.push_front(datagram);
+                } else {
+                    under_way.push_back(datagram);
+                }
             }
         }
         for deliver in output.delivers() {
