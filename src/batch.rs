@@ -90,7 +90,8 @@ impl Batch {
             memory: vec![0; slots * STRIDE].into_boxed_slice(),
             slots,
             used: 0,
-            frames: Vec::with_capacity(slots),
+            // Resident, too, only as far as it is used.
+            frames: Vec::with_capacity(slots * MAX_TRAIN),
         }
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Coalescer {
     open: u32,
     /// The place used last.
     last: usize,
+    /// The frame that comes after the one that was taken into that place; 0, which no frame is, if that one was not.
+    next: usize,
     /// The place that has to make room next.
     victim: usize,
 }
@@ -95,6 +97,7 @@ impl Coalescer {
             pieces: Box::new([[Span::default(); MAX_JOINED]; MAX_FLOWS]),
             open: 0,
             last: 0,
+            next: 0,
             victim: 0,
         }
     }
@@ -118,6 +121,7 @@ impl Coalescer {
         port: PortId,
         output: &mut Output,
     ) -> bool {
+        self.next = 0;
         let frame = batch.frame(index);
         let Some(tag) = flow_tag(frame, info) else {
             self.end_all(batch, output);
@@ -137,9 +141,7 @@ impl Coalescer {
                 && suitable
                 && flow.admits(&candidate, batch)
             {
-                self.pieces[at][flow.pieces] = candidate.body();
-                flow.append(&candidate);
-                output.delivers[flow.deliver].frames += 1;
+                self.take(at, index, candidate.body(), candidate.has_psh(), output);
                 return true;
             }
             self.end(at, batch, output);
@@ -151,8 +153,56 @@ impl Coalescer {
             self.flows[at] = Some(Growing::new(&candidate, port, output.delivers.len()));
             self.open |= 1 << at;
             self.last = at;
+            self.next = index + 1;
         }
         false
+    }
+
+    /// Joins frame `index` of the batch, still behind `outer` bytes of encapsulation, to the super-frame that the frame
+    /// before it has become part of; `false` if that takes a closer look.
+    ///
+    /// The rest of a train is recognised by its headers being those of its first frame, byte for byte but for what
+    /// tells chunks apart. All decisions about it are the same then.
+    #[inline]
+    pub(crate) fn follow(
+        &mut self,
+        batch: &mut Batch,
+        index: usize,
+        outer: usize,
+        output: &mut Output,
+    ) -> bool {
+        if self.next != index || index == 0 {
+            return false;
+        }
+        let Some(flow) = &mut self.flows[self.last] else { return false };
+        let first = Span { start: flow.first.start - outer as u32, len: outer as u32 };
+        let datagram = batch.frame(index);
+        let same_origin = batch.source_key(index) == batch.source_key(index - 1)
+            && datagram.get(..outer) == Some(batch.bytes(first));
+        let span = batch.span(index);
+        let (Some(frame), true) = (datagram.get(outer..), same_origin) else { return false };
+        let Some(info) = flow.info_of_next(frame) else { return false };
+        let span = Span { start: span.start + outer as u32, len: span.len - outer as u32 };
+        let payload = frame.len() - usize::from(info.payload_offset);
+        let candidate = Candidate { frame, span, info: &info, payload, partial: false };
+        let fits = candidate.is_suitable() && flow.is_flow_of(&candidate, batch);
+        if !fits || !flow.admits(&candidate, batch) {
+            return false;
+        }
+        let (body, pushed) = (candidate.body(), candidate.has_psh());
+        batch.strip(index, outer);
+        self.take(self.last, index, body, pushed, output);
+        true
+    }
+
+    /// Makes a frame part of a super-frame.
+    #[inline]
+    fn take(&mut self, at: usize, index: usize, body: Span, pushed: bool, output: &mut Output) {
+        let Some(flow) = &mut self.flows[at] else { return };
+        self.pieces[at][flow.pieces] = body;
+        flow.append(body.len as usize, pushed);
+        output.delivers[flow.deliver].frames += 1;
+        self.next = index + 1;
     }
 
     /// Where the super-frame of the candidate's flow grows, if it does.
@@ -276,18 +326,31 @@ impl Growing {
             pushed: false,
             pieces: 0,
         };
-        flow.append(first);
+        flow.append(first.payload, first.has_psh());
         flow.sound = first.partial;
         flow
     }
 
-    fn append(&mut self, candidate: &Candidate<'_>) {
-        self.len += candidate.payload;
+    #[inline]
+    fn append(&mut self, payload: usize, pushed: bool) {
+        self.len += payload;
         self.pieces += 1;
-        self.sequence = self.sequence.wrapping_add(candidate.payload as u32);
+        self.sequence = self.sequence.wrapping_add(payload as u32);
         self.identification = self.identification.wrapping_add(1);
-        self.pushed = candidate.has_psh();
-        self.ended = self.pushed || candidate.payload < self.size;
+        self.pushed = pushed;
+        self.ended = pushed || payload < self.size;
+    }
+
+    /// What `frame` is if its headers are those of this flow, by its length alone: all of it must be the IP packet.
+    #[inline]
+    fn info_of_next(&self, frame: &[u8]) -> Option<FrameInfo> {
+        let (l3, l4) = (usize::from(self.info.l3_offset), usize::from(self.info.l4_offset));
+        let ends = match self.info.l3 {
+            L3::Ipv4 => u16_at(frame, l3 + 2).map(|len| l3 + usize::from(len)),
+            _ => u16_at(frame, l3 + 4).map(|len| l4 + usize::from(len)),
+        };
+        let whole = ends == Some(frame.len()) && frame.len() >= self.info.payload_offset.into();
+        whole.then_some(FrameInfo { ip_end: frame.len() as u32, ..self.info })
     }
 
     fn first<'a>(&self, batch: &'a Batch) -> &'a [u8] {

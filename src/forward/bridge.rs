@@ -161,11 +161,15 @@ impl Forwarder {
         };
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
-            let fate =
+            let fate = if self.coalescer.follow(batch, index, vxlan::HEADER_LEN, output) {
+                origins.accepted(bytes as usize);
+                Fate::Forwarded(1)
+            } else {
                 match self.unwrap_frame(context, &mut origins, batch, index, &mut news, output) {
                     Ok(fate) => fate,
                     Err(reason) => Fate::Dropped(reason),
-                };
+                }
+            };
             tally.add(bytes, fate, context.counters);
         }
         self.coalescer.end_all(batch, output);

@@ -197,6 +197,10 @@ impl Forwarder {
             None => return Err(DropReason::UnknownVtep),
         }
         segment.counters.of(context.worker).received(1, packet.len() as u64);
+        if self.coalescer.follow(batch, index, 0, output) {
+            return Ok(Fate::Forwarded(1));
+        }
+        let packet = batch.frame_mut(index);
         let parsed = FrameInfo::parse_ip(packet);
         let info = parsed.as_ref().map_err(refusal)?;
         let port = match routed.fib.lookup(destination(packet, info)?) {
