@@ -229,10 +229,11 @@ impl Output {
         first.into_iter().chain(more)
     }
 
-    /// The frames that were joined to one, as they were received but for padding behind them.
+    /// The frames that were joined to one, as they were received but for padding behind them: for a device that refuses
+    /// the whole. Of use only where [`Deliver::frames`] is above one.
     ///
-    /// For a device that does not take what it should; no others need to be taken apart.
-    pub(crate) fn joined(&self, deliver: &Deliver) -> impl Iterator<Item = Span> + use<'_> {
+    /// An unfinished checksum of theirs is unfinished still; see [`l4::is_partial`](crate::wire::l4::is_partial).
+    pub fn joined(&self, deliver: &Deliver) -> impl Iterator<Item = Span> + use<'_> {
         let more = self.pieces[deliver.more.range()].iter().copied();
         let header = deliver.head.len;
         // The header of each frame is still in front of its payload.
