@@ -4,6 +4,7 @@ mod entries;
 mod segment;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use overplane::limits::{MAX_SLOTS, MAX_WORKERS};
 use overplane::wire::vxlan::ReservedBits;
@@ -24,12 +25,16 @@ const DATAPLANE: &[&str] = &[
     "dont_fragment",
     "reserved_bits",
     "offload",
+    "spin",
 ];
 
 /// Largest socket buffer that can be asked for, in bytes.
 const MAX_BUFFER: u64 = 1 << 30;
 
-/// Largest number of source ports of a worker.
+/// Longest spin, in microseconds.
+const MAX_SPIN: u64 = 10_000;
+
+/// Largest number of source ports.
 const MAX_SOURCE_PORTS: u64 = 64;
 
 /// Reads the whole file. What it returns is to be used only if no problem was found.
@@ -83,6 +88,9 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<
     number("source_ports", 0..=MAX_SOURCE_PORTS, &mut config.source_ports);
     number("receive_buffer", 4096..=MAX_BUFFER, &mut config.receive_buffer);
     number("send_buffer", 4096..=MAX_BUFFER, &mut config.send_buffer);
+    let mut spin = config.spin.as_micros() as usize;
+    number("spin", 0..=MAX_SPIN, &mut spin);
+    config.spin = Duration::from_micros(spin as u64);
     if let Some(value) = section.get("dont_fragment").and_then(|item| item.boolean(problems)) {
         config.dont_fragment = value;
     }

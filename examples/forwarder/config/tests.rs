@@ -42,7 +42,7 @@ fn the_defaults_in_the_example_are_the_defaults() {
 #[test]
 fn every_option_arrives() {
     let text = r#"
-        dataplane = { local = "fd00::1", workers = 3, batch = 7, source_ports = 0, receive_buffer = 10000, send_buffer = 20000, dont_fragment = false, reserved_bits = "ignore", offload = "checksum,tso" }
+        dataplane = { local = "fd00::1", workers = 3, batch = 7, source_ports = 0, receive_buffer = 10000, send_buffer = 20000, dont_fragment = false, reserved_bits = "ignore", offload = "checksum,tso", spin = 20 }
         [[segment]]
         kind = "bridge"
         vni = 0xff
@@ -60,6 +60,7 @@ fn every_option_arrives() {
     assert_eq!((config.receive_buffer, config.send_buffer), (10_000, 20_000));
     assert_eq!((config.dont_fragment, config.reserved_bits), (false, ReservedBits::Ignore));
     assert_eq!(config.offloads.to_string(), "checksum,tso");
+    assert_eq!(config.spin.as_micros(), 20);
     let segment = &segments[0].segment;
     assert_eq!(segment.id().to_string(), "VXLAN 255 on UDP port 8472");
     assert_eq!((segment.mtu, segment.open, segment.learning), (Some(1300), true, false));
@@ -118,7 +119,7 @@ fn errors_name_line_key_and_what_is_allowed() {
         ),
         (
             format!(
-                "{dataplane}local = \"10.9.0.1\"\nworkers = 0\nbatch = 1025\nsource_ports = 65\nreceive_buffer = -1\nsend_buffer = 2.5\ndont_fragment = \"yes\"\nreserved_bits = \"keep\"\nbatches = 1\noffload = \"auto,-tos\""
+                "{dataplane}local = \"10.9.0.1\"\nworkers = 0\nbatch = 1025\nsource_ports = 65\nreceive_buffer = -1\nsend_buffer = 2.5\ndont_fragment = \"yes\"\nreserved_bits = \"keep\"\nbatches = 1\noffload = \"auto,-tos\"\nspin = 10001"
             ),
             vec![
                 "5: dataplane.workers: 0 is not allowed; allowed: 1 to 64",
@@ -128,8 +129,9 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "9: dataplane.send_buffer: 2.5 is not allowed; allowed: 4096 to 1073741824",
                 "10: dataplane.dont_fragment: \"yes\" is not allowed; allowed: true or false",
                 "11: dataplane.reserved_bits: \"keep\" is not allowed; allowed: \"refuse\" or \"ignore\"",
-                "12: dataplane.batches: unknown key; allowed: local, workers, batch, source_ports, receive_buffer, send_buffer, dont_fragment, reserved_bits, offload",
+                "12: dataplane.batches: unknown key; allowed: local, workers, batch, source_ports, receive_buffer, send_buffer, dont_fragment, reserved_bits, offload, spin",
                 "13: dataplane.offload: \"-tos\" is no offload; allowed: auto, off, checksum, tso, uso, coalesce-tcp, coalesce-udp, udp-gso, udp-gro, and each of these with '-' in front after auto",
+                "14: dataplane.spin: 10001 is not allowed; allowed: 0 to 10000",
             ],
         ),
         (
