@@ -78,8 +78,8 @@ pub const BARS: [Bar; 11] = [
         AtLeast(4.0),
     ),
     bar(
-        "UDP, 1 flow, GSO sender, to plain sender",
-        Ratio(of(System::Auto, Row::Gso1), of(System::Auto, Row::Udp1)),
+        "UDP, 1 flow, GSO sender and GRO receiver, to plain",
+        Ratio(of(System::Auto, Row::GsoGro), of(System::Auto, Row::Udp1)),
         AtLeast(5.0),
     ),
     bar(

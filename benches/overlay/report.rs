@@ -22,12 +22,14 @@ const TABLES: [&[Metric]; 4] = [
         Metric::Rate(Row::Udp16),
         Metric::Rate(Row::Gso1),
         Metric::Rate(Row::Gso16),
+        Metric::Rate(Row::GsoGro),
     ],
     &[
         Metric::Cpu(Row::Udp1),
         Metric::Cpu(Row::Udp16),
         Metric::Cpu(Row::Gso1),
         Metric::Cpu(Row::Gso16),
+        Metric::Cpu(Row::GsoGro),
     ],
     &[Metric::Median, Metric::P99, Metric::Memory, Metric::Idle],
 ];

@@ -28,6 +28,8 @@ pub enum Row {
     Gso1,
     /// 64-byte datagrams of 16 flows in turn, 64 by a send() with UDP_SEGMENT
     Gso16,
+    /// 64-byte datagrams of one flow, 64 by a send() with UDP_SEGMENT, to a receiver with UDP_GRO
+    GsoGro,
     /// A byte there and back over TCP
     Latency,
     /// Memory of the nodes, and their CPU time while nothing flows
@@ -69,12 +71,16 @@ impl Row {
 
     /// How datagrams are sent; none for a row that is no flood.
     pub fn sender(self) -> Option<UdpSender> {
-        let how = |flows, per_call| Some(UdpSender { payload: PAYLOAD, flows, per_call });
+        let how = |flows, per_call| {
+            let joined = self == Self::GsoGro;
+            Some(UdpSender { payload: PAYLOAD, flows, per_call, joined })
+        };
         match self {
             Self::Udp1 => how(1, 1),
             Self::Udp16 => how(16, 1),
             Self::Gso1 => how(1, PER_CALL),
             Self::Gso16 => how(16, PER_CALL),
+            Self::GsoGro => how(1, PER_CALL),
             _ => None,
         }
     }
@@ -149,6 +155,7 @@ impl fmt::Display for Row {
             Self::Udp16 => "UDP, 16 flows",
             Self::Gso1 => "UDP GSO, 1 flow",
             Self::Gso16 => "UDP GSO, 16 flows",
+            Self::GsoGro => "UDP GSO to GRO, 1 flow",
             Self::Latency => "round trip",
             Self::Nodes => "nodes",
         })

@@ -28,6 +28,11 @@ pub(crate) fn udp_segment(fd: impl AsFd, payload: u16) -> io::Result<()> {
     set(fd, libc::SOL_UDP, libc::UDP_SEGMENT, c_int::from(payload))
 }
 
+/// Has the kernel hand datagrams of one length that arrive together over as one (`UDP_GRO`, `include/uapi/linux/udp.h`).
+pub(crate) fn udp_gro(fd: impl AsFd) -> io::Result<()> {
+    set(fd, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
 /// Sets whether packets of a socket may be fragmented: `true` forbids it on the way and here.
 pub(crate) fn dont_fragment(fd: impl AsFd, ipv6: bool, forbid: bool) -> io::Result<()> {
     if ipv6 {

@@ -59,14 +59,16 @@ fn udp_runs_until_it_is_stopped() -> io::Result<()> {
         return Ok(());
     }
     let ([left, right], to) = pair()?;
-    for (flows, per_call) in [(1, 1), (16, 1), (1, 64), (16, 32)] {
-        let how = UdpSender { payload: 64, flows, per_call };
+    for (flows, per_call, joined) in
+        [(1, 1, false), (16, 1, false), (1, 64, false), (16, 32, false), (1, 64, true)]
+    {
+        let how = UdpSender { payload: 64, flows, per_call, joined };
         let load = UdpLoad::start(&left, &right, to, how)?;
         assert!(rises(0, || load.arrived()), "{how:?}");
         assert!(rises(load.arrived(), || load.arrived()), "{how:?}");
         load.stop()?;
     }
-    let nothing = UdpSender { payload: 64, flows: 0, per_call: 1 };
+    let nothing = UdpSender { payload: 64, flows: 0, per_call: 1, joined: false };
     let error = UdpLoad::start(&left, &right, to, nothing).expect_err("no flow");
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
     Ok(())

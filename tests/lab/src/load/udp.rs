@@ -9,7 +9,10 @@ use crate::receive_batch::ReceiveBatch;
 use crate::udp::{lost, receiver, sender};
 use crate::{Namespace, sockopt};
 
-/// How datagrams are sent.
+/// Most bytes that the kernel joins.
+const MAX_JOINED: usize = 65_535;
+
+/// How datagrams are sent and received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UdpSender {
     /// The size of the content of each datagram, in bytes, without any header.
@@ -19,6 +22,8 @@ pub struct UdpSender {
     /// How many datagrams are handed to the kernel with one call, 1 to 64: one by a plain `send`,
     /// more as a super-frame that it cuts up (`UDP_SEGMENT`).
     pub per_call: u16,
+    /// Whether the receiver takes datagrams that arrive together in one piece (`UDP_GRO`).
+    pub joined: bool,
 }
 
 /// Datagrams that are sent, from one thread without any pause, until that is stopped or dropped.
@@ -40,11 +45,14 @@ impl UdpLoad {
         how: UdpSender,
     ) -> io::Result<Self> {
         let start = || {
-            if how.flows == 0 || how.per_call == 0 {
+            if how.flows == 0 || how.per_call == 0 || how.payload == 0 {
                 return Err(invalid("there is nothing to send"));
             }
             let far = receiver(server, server_addr)?;
             far.set_read_timeout(Some(TICK))?;
+            if how.joined {
+                sockopt::udp_gro(&far).attempt(|| "having datagrams joined")?;
+            }
             let to = far.local_addr()?;
             let sockets = (0..how.flows).map(|_| {
                 let near = sender(client, to)?;
@@ -57,7 +65,7 @@ impl UdpLoad {
             });
             let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
             let mut threads = Threads::default();
-            threads.spawn(move |shared| receive(&far, how.payload.into(), &shared));
+            threads.spawn(move |shared| receive(&far, how, &shared));
             threads.spawn(move |shared| send(&sockets, how, &shared));
             Ok(Self { threads })
         };
@@ -93,12 +101,18 @@ fn send(sockets: &[UdpSocket], how: UdpSender, shared: &Shared) -> io::Result<()
     Ok(())
 }
 
-fn receive(socket: &UdpSocket, payload: usize, shared: &Shared) -> io::Result<()> {
-    let mut batch = ReceiveBatch::new(payload);
+fn receive(socket: &UdpSocket, how: UdpSender, shared: &Shared) -> io::Result<()> {
+    let payload = usize::from(how.payload);
+    let mut batch = ReceiveBatch::new(if how.joined { MAX_JOINED } else { payload });
+    // Joined ones are told apart by their length: all are of one.
+    let count = |length: usize| match length / payload {
+        count if length % payload == 0 && (count == 1 || how.joined) => count as u64,
+        _ => 0,
+    };
     while !shared.stopped() {
         match batch.receive(socket) {
             Ok(lengths) => {
-                shared.arrived(lengths.filter(|length| *length == payload).count() as u64);
+                shared.arrived(lengths.map(count).sum());
             }
             Err(e) if !again(&e) => return Err(e),
             Err(_) => {}
