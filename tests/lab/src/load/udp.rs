@@ -106,7 +106,7 @@ fn receive(socket: &UdpSocket, how: UdpSender, shared: &Shared) -> io::Result<()
     let mut batch = ReceiveBatch::new(if how.joined { MAX_JOINED } else { payload });
     // Joined ones are told apart by their length: all are of one.
     let count = |length: usize| match length / payload {
-        count if length % payload == 0 && (count == 1 || how.joined) => count as u64,
+        count if length.is_multiple_of(payload) && (count == 1 || how.joined) => count as u64,
         _ => 0,
     };
     while !shared.stopped() {
