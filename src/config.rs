@@ -51,7 +51,8 @@ pub struct Config {
     /// default 50 µs.
     ///
     /// Waking a sleeping thread takes tens of microseconds, which is most of what a frame spends in a dataplane. The
-    /// CPU is offered to others meanwhile, and no time is spent when nothing flows. 0 always sleeps.
+    /// CPU is offered to others meanwhile, and no time is spent when nothing flows. 0 always sleeps. Underlay sockets
+    /// are asked for as much busy polling (`SO_BUSY_POLL`), which needs `CAP_NET_ADMIN` and a network device that has it.
     pub spin: Duration,
     /// Offloads to make use of, as far as they work here; default all. See
     /// [`Control::set_offloads`](crate::Control::set_offloads).
