@@ -1,0 +1,211 @@
+//! A flow stays with one worker in both directions, and flows spread over the workers.
+//!
+//! Flows run one after the other, so that what a worker's counters gain meanwhile is that flow.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use overplane::limits::FLANNEL_UDP_PORT;
+use overplane::{Config, Segment, Totals, Vni};
+use overplane_lab::{Namespace, Vxlan, privileged};
+
+use crate::hosts::{
+    INNER_V4, INNER_V6, Node, V4, V6, configure, inner_addresses, ip, settle, underlay,
+};
+
+/// Requests of a flow before it is looked at, and while it is.
+const WARM_UP: usize = 8;
+const REQUESTS: usize = 100;
+
+/// So many that the kernel's hash has hardly a chance to give all of them to one worker.
+const SOURCE_PORTS: usize = 32;
+
+fn config(local: &str, workers: usize) -> Config {
+    let mut config = Config::new(ip(local));
+    config.workers = workers;
+    config.source_ports = SOURCE_PORTS;
+    config
+}
+
+fn bridged(hosts: &[Namespace; 2], addresses: [&str; 2], workers: usize) -> [Node; 2] {
+    [0, 1].map(|this| {
+        let segment = Segment::bridge(Vni::new(42).unwrap());
+        let config = config(addresses[this], workers);
+        let node = Node::new(&hosts[this], config, segment, &inner_addresses(this));
+        let peer = SocketAddr::new(ip(addresses[1 - this]), 4789);
+        node.control.add_flood(node.segment, peer).unwrap();
+        node
+    })
+}
+
+/// What one flow was to each worker of a node.
+struct Shares {
+    sent: Vec<u64>,
+    delivered: Vec<u64>,
+}
+
+impl Shares {
+    fn between(before: &[Totals], after: &[Totals]) -> Self {
+        let gain = |count: fn(&Totals) -> u64| {
+            before.iter().zip(after).map(|(before, after)| count(after) - count(before)).collect()
+        };
+        Self { sent: gain(|t| t.sent), delivered: gain(|t| t.delivered) }
+    }
+
+    /// The worker that had the flow, both ways.
+    fn worker(&self) -> usize {
+        let [out, back] = [&self.sent, &self.delivered].map(|counts| {
+            let (worker, most) = counts.iter().enumerate().max_by_key(|(_, n)| **n).unwrap();
+            let all: u64 = counts.iter().sum();
+            // The others' are of the neighbour protocols.
+            assert!(most * 100 >= all * 95, "sent {:?}, delivered {:?}", self.sent, self.delivered);
+            worker
+        });
+        assert_eq!(out, back, "sent {:?}, delivered {:?}", self.sent, self.delivered);
+        out
+    }
+}
+
+fn by_worker(node: &Node) -> Vec<Totals> {
+    settle(&node.control);
+    let stats = node.control.stats();
+    for worker in &stats.workers {
+        assert!(worker.is_conserved(), "{stats}");
+    }
+    stats.workers
+}
+
+/// A flow that is open and can be made busy for a number of requests.
+type Flow = Box<dyn FnMut(usize)>;
+
+/// Runs `flows` one after the other and returns the workers of each node that had any.
+fn watch(nodes: &[Node], flows: impl IntoIterator<Item = Flow>) -> Vec<HashSet<usize>> {
+    let mut used = vec![HashSet::new(); nodes.len()];
+    for mut flow in flows {
+        flow(WARM_UP);
+        let before: Vec<_> = nodes.iter().map(by_worker).collect();
+        flow(REQUESTS);
+        for ((node, before), used) in nodes.iter().zip(&before).zip(&mut used) {
+            used.insert(Shares::between(before, &by_worker(node)).worker());
+        }
+    }
+    used
+}
+
+/// Datagrams of `size` bytes, each of which is answered with one of the same size.
+fn udp(hosts: &[Namespace; 2], inner: [&str; 2], size: usize) -> Flow {
+    let server = hosts[1].run(|| UdpSocket::bind((inner[1], 0)).unwrap());
+    let client = hosts[0].run(|| UdpSocket::bind((inner[0], 0)).unwrap());
+    client.connect(server.local_addr().unwrap()).unwrap();
+    server.connect(client.local_addr().unwrap()).unwrap();
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    }
+    Box::new(move |requests| {
+        let mut buffer = vec![0; size + 1];
+        let mut answered = 0;
+        for _ in 0..requests {
+            client.send(&vec![7; size]).unwrap();
+            // One may be lost while the other end is being looked for.
+            if server.recv(&mut buffer).is_ok() {
+                server.send(&buffer[..size]).unwrap();
+                answered += usize::from(client.recv(&mut buffer).is_ok());
+            }
+        }
+        assert!(answered * 2 >= requests, "{answered} of {requests}");
+    })
+}
+
+/// One connection with both directions busy at once: 16 KiB each way a request, none waiting for the other.
+fn tcp(hosts: &[Namespace; 2], inner: [&str; 2]) -> Flow {
+    let listener = hosts[1].run(|| TcpListener::bind((inner[1], 0)).unwrap());
+    let client = hosts[0].run(|| TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+    let (server, _) = listener.accept().unwrap();
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    }
+    Box::new(move |requests| {
+        let bytes = vec![7; requests * (16 << 10)];
+        thread::scope(|scope| {
+            for stream in [&client, &server] {
+                scope.spawn(|| (&*stream).write_all(&bytes).unwrap());
+                scope.spawn(|| (&*stream).read_exact(&mut vec![0; bytes.len()]).unwrap());
+            }
+        });
+    })
+}
+
+fn check_bridged(addresses: [&str; 2], workers: usize) {
+    let hosts = underlay();
+    let nodes = bridged(&hosts, addresses, workers);
+    let datagrams = (0..24).map(|n| udp(&hosts, [INNER_V4, INNER_V6][n % 2], 100));
+    let used = watch(&nodes, datagrams);
+    assert!(used.iter().all(|used| used.len() > 1), "{used:?}");
+    watch(&nodes, (0..6).map(|n| tcp(&hosts, [INNER_V4, INNER_V6][n % 2])));
+    // Fragments are all of one flow, whatever their ports, for those after the first have none.
+    let fragments = (0..4).map(|_| udp(&hosts, INNER_V4, 4000));
+    let used = watch(&nodes, fragments);
+    assert!(used.iter().all(|used| used.len() == 1), "{used:?}");
+    nodes.into_iter().for_each(Node::finish);
+}
+
+#[test]
+fn a_flow_has_one_of_two_workers() {
+    if privileged("a_flow_has_one_of_two_workers") {
+        check_bridged(V4, 2);
+    }
+}
+
+#[test]
+fn a_flow_has_one_of_four_workers_over_ipv6() {
+    if privileged("a_flow_has_one_of_four_workers_over_ipv6") {
+        check_bridged(V6, 4);
+    }
+}
+
+/// Datagrams of routed segments have one source port, and so has their receiver one worker for each peer.
+#[test]
+fn a_routed_peer_has_one_worker() {
+    if !privileged("a_routed_peer_has_one_worker") {
+        return;
+    }
+    let hosts = underlay();
+    let nodes = [0, 1].map(|this| {
+        let addresses = [format!("{}/16", INNER_V4[this])];
+        let segment = Segment::routed(FLANNEL_UDP_PORT);
+        let node = Node::new(&hosts[this], config(V4[this], 3), segment, &addresses);
+        let vtep = SocketAddr::new(ip(V4[1 - this]), FLANNEL_UDP_PORT);
+        let prefix = INNER_V4[1 - this].parse().unwrap();
+        node.control.insert_route(node.segment, prefix, vtep).unwrap();
+        node
+    });
+    let flows = (0..6).map(|_| udp(&hosts, INNER_V4, 100));
+    let used = watch(&nodes, flows.chain((0..3).map(|_| tcp(&hosts, INNER_V4))));
+    assert!(used.iter().all(|used| used.len() == 1), "{used:?}");
+    nodes.into_iter().for_each(Node::finish);
+}
+
+#[test]
+fn a_flow_with_a_kernel_peer_has_one_worker() {
+    if !privileged("a_flow_with_a_kernel_peer_has_one_worker") {
+        return;
+    }
+    let hosts = underlay();
+    let segment = Segment::bridge(Vni::new(42).unwrap());
+    let node = Node::new(&hosts[0], config(V4[0], 3), segment, &inner_addresses(0));
+    node.control.add_flood(node.segment, SocketAddr::new(ip(V4[1]), 4789)).unwrap();
+    hosts[1]
+        .add_vxlan(&Vxlan { remotes: &[ip(V4[0])], ..Vxlan::new("vx0", 42, ip(V4[1])) })
+        .unwrap();
+    configure(&hosts[1], "vx0", 1450, &inner_addresses(1));
+    let nodes = [node];
+    let datagrams = (0..24).map(|n| udp(&hosts, [INNER_V4, INNER_V6][n % 2], 100));
+    let used = watch(&nodes, datagrams);
+    assert!(used[0].len() > 1, "{used:?}");
+    watch(&nodes, (0..6).map(|n| tcp(&hosts, [INNER_V4, INNER_V6][n % 2])));
+    nodes.into_iter().for_each(Node::finish);
+}
