@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use overplane::limits::FLANNEL_UDP_PORT;
-use overplane::{Config, Segment, Totals, Vni};
+use overplane::{Config, Dataplane, Device, Segment, Totals, Vni};
 use overplane_lab::{Namespace, Vxlan, privileged};
 
 use crate::hosts::{
@@ -55,15 +55,20 @@ impl Shares {
         Self { sent: gain(|t| t.sent), delivered: gain(|t| t.delivered) }
     }
 
-    /// The worker that had the flow, both ways.
-    fn worker(&self) -> usize {
-        let [out, back] = [&self.sent, &self.delivered].map(|counts| {
+    /// The worker that sent the flow to the underlay, and the one that delivered it from there.
+    fn workers(&self) -> [usize; 2] {
+        [&self.sent, &self.delivered].map(|counts| {
             let (worker, most) = counts.iter().enumerate().max_by_key(|(_, n)| **n).unwrap();
             let all: u64 = counts.iter().sum();
             // The others' are of the neighbour protocols.
             assert!(most * 100 >= all * 95, "sent {:?}, delivered {:?}", self.sent, self.delivered);
             worker
-        });
+        })
+    }
+
+    /// The worker that had the flow, both ways.
+    fn worker(&self) -> usize {
+        let [out, back] = self.workers();
         assert_eq!(out, back, "sent {:?}, delivered {:?}", self.sent, self.delivered);
         out
     }
@@ -75,21 +80,32 @@ fn by_worker(node: &Node) -> Vec<Totals> {
     for worker in &stats.workers {
         assert!(worker.is_conserved(), "{stats}");
     }
+    let received: u64 = stats.workers.iter().map(|worker| worker.received).sum();
+    assert_eq!(received, stats.totals.received);
     stats.workers
 }
 
 /// A flow that is open and can be made busy for a number of requests.
 type Flow = Box<dyn FnMut(usize)>;
 
+/// What a flow is to the workers of each node, once it has been answered.
+fn shares(nodes: &[Node], mut flow: Flow) -> Vec<Shares> {
+    flow(WARM_UP);
+    let before: Vec<_> = nodes.iter().map(by_worker).collect();
+    flow(REQUESTS);
+    nodes
+        .iter()
+        .zip(&before)
+        .map(|(node, before)| Shares::between(before, &by_worker(node)))
+        .collect()
+}
+
 /// Runs `flows` one after the other and returns the workers of each node that had any.
 fn watch(nodes: &[Node], flows: impl IntoIterator<Item = Flow>) -> Vec<HashSet<usize>> {
     let mut used = vec![HashSet::new(); nodes.len()];
-    for mut flow in flows {
-        flow(WARM_UP);
-        let before: Vec<_> = nodes.iter().map(by_worker).collect();
-        flow(REQUESTS);
-        for ((node, before), used) in nodes.iter().zip(&before).zip(&mut used) {
-            used.insert(Shares::between(before, &by_worker(node)).worker());
+    for flow in flows {
+        for (used, shares) in used.iter_mut().zip(shares(nodes, flow)) {
+            used.insert(shares.worker());
         }
     }
     used
@@ -150,6 +166,8 @@ fn check_bridged(addresses: [&str; 2], workers: usize) {
     let fragments = (0..4).map(|_| udp(&hosts, INNER_V4, 4000));
     let used = watch(&nodes, fragments);
     assert!(used.iter().all(|used| used.len() == 1), "{used:?}");
+    let text = nodes[0].control.stats().to_string();
+    assert_eq!(text.lines().filter(|line| line.starts_with("worker ")).count(), workers, "{text}");
     nodes.into_iter().for_each(Node::finish);
 }
 
@@ -189,6 +207,13 @@ fn a_routed_peer_has_one_worker() {
     nodes.into_iter().for_each(Node::finish);
 }
 
+/// Makes the second host's end the kernel's, whose source ports are many.
+fn kernel_end(hosts: &[Namespace; 2]) {
+    let remotes = [ip(V4[0])];
+    hosts[1].add_vxlan(&Vxlan { remotes: &remotes, ..Vxlan::new("vx0", 42, ip(V4[1])) }).unwrap();
+    configure(&hosts[1], "vx0", 1450, &inner_addresses(1));
+}
+
 #[test]
 fn a_flow_with_a_kernel_peer_has_one_worker() {
     if !privileged("a_flow_with_a_kernel_peer_has_one_worker") {
@@ -198,14 +223,40 @@ fn a_flow_with_a_kernel_peer_has_one_worker() {
     let segment = Segment::bridge(Vni::new(42).unwrap());
     let node = Node::new(&hosts[0], config(V4[0], 3), segment, &inner_addresses(0));
     node.control.add_flood(node.segment, SocketAddr::new(ip(V4[1]), 4789)).unwrap();
-    hosts[1]
-        .add_vxlan(&Vxlan { remotes: &[ip(V4[0])], ..Vxlan::new("vx0", 42, ip(V4[1])) })
-        .unwrap();
-    configure(&hosts[1], "vx0", 1450, &inner_addresses(1));
+    kernel_end(&hosts);
     let nodes = [node];
     let datagrams = (0..24).map(|n| udp(&hosts, [INNER_V4, INNER_V6][n % 2], 100));
     let used = watch(&nodes, datagrams);
     assert!(used[0].len() > 1, "{used:?}");
     watch(&nodes, (0..6).map(|n| tcp(&hosts, [INNER_V4, INNER_V6][n % 2])));
+    nodes.into_iter().for_each(Node::finish);
+}
+
+/// The first worker reads from a device with one queue; each worker writes to it what it gets from the underlay.
+#[test]
+#[cfg(feature = "tun-tap")]
+fn a_flow_of_a_device_with_one_queue_has_one_worker_each_way() {
+    if !privileged("a_flow_of_a_device_with_one_queue_has_one_worker_each_way") {
+        return;
+    }
+    let hosts = underlay();
+    let dataplane = hosts[0].run(|| Dataplane::start(config(V4[0], 3))).unwrap();
+    let control = dataplane.control();
+    let segment = control.add_segment(Segment::bridge(Vni::new(42).unwrap())).unwrap();
+    control.add_flood(segment, SocketAddr::new(ip(V4[1]), 4789)).unwrap();
+    let open = || tun_tap::Iface::without_packet_info("ovl0", tun_tap::Mode::Tap);
+    let device = Device::try_from(hosts[0].run(open).unwrap()).unwrap();
+    let port = control.attach(segment, device).unwrap();
+    configure(&hosts[0], "ovl0", 1450, &inner_addresses(0));
+    kernel_end(&hosts);
+    let nodes = [Node { host: hosts[0].clone(), dataplane, control, segment, port }];
+    let flows = (0..24).map(|_| udp(&hosts, INNER_V4, 100));
+    let mut writers = HashSet::new();
+    for flow in flows.chain((0..4).map(|_| tcp(&hosts, INNER_V4))) {
+        let [reader, writer] = shares(&nodes, flow)[0].workers();
+        assert_eq!(reader, 0);
+        writers.insert(writer);
+    }
+    assert!(writers.len() > 1, "{writers:?}");
     nodes.into_iter().for_each(Node::finish);
 }
