@@ -260,3 +260,44 @@ fn a_flow_of_a_device_with_one_queue_has_one_worker_each_way() {
     assert!(writers.len() > 1, "{writers:?}");
     nodes.into_iter().for_each(Node::finish);
 }
+
+/// Two devices of one node with three workers, each in a host of its own; the workers that flows between them have.
+fn between_two_devices(second: impl FnOnce(&Namespace) -> Device) -> HashSet<usize> {
+    let hosts = underlay();
+    let dataplane = hosts[0].run(|| Dataplane::start(config(V4[0], 3))).unwrap();
+    let control = dataplane.control();
+    let segment = control.add_segment(Segment::bridge(Vni::new(42).unwrap())).unwrap();
+    let devices = [Device::tap_in(&hosts[0], "ovl0").unwrap(), second(&hosts[1])];
+    let [port, _] = devices.map(|device| control.attach(segment, device).unwrap());
+    for (host, end) in hosts.iter().zip(0..) {
+        configure(host, "ovl0", 1450, &inner_addresses(end));
+    }
+    let nodes = [Node { host: hosts[0].clone(), dataplane, control, segment, port }];
+    let flows = (0..24).map(|_| udp(&hosts, INNER_V4, 100));
+    // Both directions are delivered here.
+    let worker = |flow| shares(&nodes, flow)[0].workers()[1];
+    let used = flows.chain((0..4).map(|_| tcp(&hosts, INNER_V4))).map(worker).collect();
+    nodes.into_iter().for_each(Node::finish);
+    used
+}
+
+#[test]
+fn a_flow_between_two_devices_has_one_worker() {
+    if privileged("a_flow_between_two_devices_has_one_worker") {
+        let used = between_two_devices(|host| Device::tap_in(host, "ovl0").unwrap());
+        assert!(used.len() > 1, "{used:?}");
+    }
+}
+
+/// Flows follow the worker that reads from the device with fewer queues.
+#[test]
+#[cfg(feature = "tun-tap")]
+fn flows_with_a_device_of_one_queue_gather_at_the_first_worker() {
+    if privileged("flows_with_a_device_of_one_queue_gather_at_the_first_worker") {
+        let used = between_two_devices(|host| {
+            let open = || tun_tap::Iface::without_packet_info("ovl0", tun_tap::Mode::Tap);
+            Device::try_from(host.run(open).unwrap()).unwrap()
+        });
+        assert_eq!(used, HashSet::from([0]));
+    }
+}
