@@ -119,27 +119,21 @@ impl WorkerCounters {
     pub(crate) fn dropped(&self, reason: DropReason, frames: u64) {
         self.drops[reason as usize].add(frames);
     }
-}
 
-impl PerWorker<WorkerCounters> {
-    pub(crate) fn sum(&self) -> Totals {
-        let mut sum = Totals::default();
-        for counters in self.iter() {
-            sum.received += counters.received.get();
-            sum.forwarded += counters.forwarded.get();
-            sum.chunks += counters.chunks.get();
-            sum.flooded += counters.flooded.get();
-            sum.copies += counters.copies.get();
-            sum.generated += counters.generated.get();
-            sum.sent += counters.sent.get();
-            sum.delivered += counters.delivered.get();
-            sum.coalesced += counters.coalesced.get();
-            sum.learning_refused += counters.learning_refused.get();
-            sum.answers_withheld += counters.answers_withheld.get();
-            for (reason, counter) in DropReason::ALL.iter().zip(&counters.drops) {
-                sum.add_drops(*reason, counter.get());
-            }
+    pub(crate) fn totals(&self) -> Totals {
+        Totals {
+            received: self.received.get(),
+            forwarded: self.forwarded.get(),
+            chunks: self.chunks.get(),
+            flooded: self.flooded.get(),
+            copies: self.copies.get(),
+            generated: self.generated.get(),
+            sent: self.sent.get(),
+            delivered: self.delivered.get(),
+            coalesced: self.coalesced.get(),
+            learning_refused: self.learning_refused.get(),
+            answers_withheld: self.answers_withheld.get(),
+            drops: self.drops.iter().map(Counter::get).collect(),
         }
-        sum
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::change::{Change, MAX_DISCOVERED};
+use crate::counters::WorkerCounters;
 use crate::fdb::seconds;
 use crate::fib::Prefix;
 use crate::segment::{Destination, Location, PortId, SegmentId};
@@ -163,7 +164,10 @@ impl Tables {
     /// Statistics of everything in the tables.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { totals: self.counters.sum(), ..Stats::default() };
+        let mut stats = Stats::default();
+        stats.workers.extend(self.counters.iter().map(WorkerCounters::totals));
+        // From what was read just now, so that it is their sum while traffic flows, too.
+        stats.workers.iter().for_each(|worker| stats.totals.add(worker));
         stats.ports.extend(self.ports.iter().map(|port| PortStats {
             id: port.id,
             name: port.name.clone(),

@@ -52,7 +52,8 @@ pub struct Totals {
     pub learning_refused: u64,
     /// ICMP errors that were not made because of the rate limit.
     pub answers_withheld: u64,
-    drops: Vec<u64>,
+    /// By the number of the reason; those that are missing are zero.
+    pub(crate) drops: Vec<u64>,
 }
 
 impl Totals {
@@ -67,9 +68,20 @@ impl Totals {
         DropReason::ALL.iter().map(|reason| (*reason, self.drops(*reason))).filter(|(_, n)| *n > 0)
     }
 
-    pub(crate) fn add_drops(&mut self, reason: DropReason, n: u64) {
-        self.drops.resize(DropReason::ALL.len(), 0);
-        self.drops[reason as usize] += n;
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.forwarded += other.forwarded;
+        self.chunks += other.chunks;
+        self.flooded += other.flooded;
+        self.copies += other.copies;
+        self.generated += other.generated;
+        self.sent += other.sent;
+        self.delivered += other.delivered;
+        self.coalesced += other.coalesced;
+        self.learning_refused += other.learning_refused;
+        self.answers_withheld += other.answers_withheld;
+        self.drops.resize(self.drops.len().max(other.drops.len()), 0);
+        self.drops.iter_mut().zip(&other.drops).for_each(|(drops, n)| *drops += n);
     }
 
     /// Everything dropped at one stage.
@@ -127,8 +139,14 @@ pub struct SegmentStats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// All frames.
+    /// All frames: the sum of [`Stats::workers`].
     pub totals: Totals,
+    /// Frames by worker, in the order of `Dataplane::build`.
+    ///
+    /// Each worker's are [conserved](Totals::is_conserved), for no frame changes hands between workers. When one
+    /// worker gets most of them there are too few flows, or too few source ports (`Config::source_ports`) at
+    /// the peers, to spread over the workers.
+    pub workers: Vec<Totals>,
     /// By port.
     pub ports: Vec<PortStats>,
     /// By VTEP.
@@ -168,6 +186,15 @@ impl fmt::Display for Stats {
             t.delivered,
             t.generated
         )?;
+        if self.workers.len() > 1 {
+            for (index, t) in self.workers.iter().enumerate() {
+                writeln!(
+                    f,
+                    "worker {index}: {} frames received, {} sent, {} delivered",
+                    t.received, t.sent, t.delivered
+                )?;
+            }
+        }
         for segment in &self.segments {
             write!(f, "segment {}: {}", segment.id, segment.traffic)?;
             match segment.id.vni {
