@@ -3,6 +3,8 @@
 
 #[path = "common/packets.rs"]
 mod packets;
+#[path = "common/twins.rs"]
+mod twins;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use overplane::wire::{FrameInfo, L4, VnetHeader, vxlan};
 use overplane::{Batch, Change, Forwarder, Offload, Offloads, Output, PortId, Tables, gso};
 use packets::*;
 use proptest::prelude::*;
+use twins::{Arrival, QUIRKS, ROUTED, Recipe, Senders, Twins, encapsulated};
 
 /// Frames of one batch as a port got them.
 #[derive(Debug)]
@@ -375,4 +378,82 @@ fn each_kind_can_be_switched() {
 fn frames_above_the_segments_mtu_are_not_joined() {
     let frames = train(&Spec { udp: true, len: 1500, ..TCP }, 3);
     assert_eq!(joined(&frames), [1, 1, 1]);
+}
+
+/// Several frames of a flow that arrive as one train or one by one, all but the last of them as usual.
+#[derive(Clone, Debug)]
+struct Burst {
+    from: u8,
+    vni: u32,
+    recipe: Recipe,
+    count: usize,
+    train: bool,
+    /// What is taken from the stride, which is that of the first datagram.
+    shorter: usize,
+}
+
+fn burst() -> impl Strategy<Value = Burst> {
+    let len = prop_oneof![4 => Just(100_u16), 1 => Just(60), 1 => 0_u16..120, 1 => Just(1300), 1 => 0_u16..9000];
+    let quirk = prop_oneof![2 => Just(0), 3 => 1..=QUIRKS];
+    let spoil = prop::option::weighted(0.1, any::<(u16, u8)>());
+    let to = prop_oneof![4 => Just(1_u8), 1 => Just(2), 2 => Just(3)];
+    let recipe = (0_u8..12, to, len, quirk, spoil).prop_map(|(flow, to, len, quirk, spoil)| {
+        Recipe { flow, to, len, quirk, spoil }
+    });
+    let from = prop_oneof![4 => Just(2_u8), 2 => Just(3), 1 => Just(5), 1 => Just(1)];
+    let vni = prop_oneof![4 => Just(1_u32), 2 => Just(2), 1 => Just(3)];
+    let shorter = prop_oneof![9 => Just(0_usize), 1 => 1_usize..100];
+    (from, vni, recipe, 1_usize..8, any::<bool>(), shorter).prop_map(
+        |(from, vni, recipe, count, train, shorter)| Burst { from, vni, recipe, count, train, shorter },
+    )
+}
+
+impl Burst {
+    fn arrive(&self, routed: bool, senders: &mut Senders) -> Vec<Arrival> {
+        let segment = match routed {
+            true => overplane::SegmentId { udp_port: ROUTED, vni: None },
+            false => bridge_id(self.vni),
+        };
+        let usual = Recipe { quirk: 0, spoil: None, ..self.recipe.clone() };
+        let datagrams: Vec<Vec<u8>> = (1..=self.count)
+            .map(|n| if n == self.count { &self.recipe } else { &usual }.build(senders))
+            .map(|frame| encapsulated(segment, &frame))
+            .collect();
+        let from = self.from;
+        match self.train && datagrams.concat().len() < 65_000 {
+            true => {
+                let stride = datagrams[0].len().saturating_sub(self.shorter);
+                vec![Arrival { from, bytes: datagrams.concat(), stride }]
+            }
+            false => datagrams.into_iter().map(|bytes| Arrival { from, bytes, stride: 0 }).collect(),
+        }
+    }
+}
+
+fn switches() -> impl Strategy<Value = Offloads> {
+    let only = |offload| Just(Offloads::NONE.with(offload));
+    prop_oneof![
+        4 => Just(Offloads::ALL),
+        1 => only(Offload::CoalesceTcp),
+        1 => only(Offload::CoalesceUdp),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Whoever sends what to which segment: a node that joins delivers and counts what one that does not would.
+    #[test]
+    fn joining_changes_nothing_else(
+        batches in prop::collection::vec((prop::collection::vec(burst(), 1..16), prop::bool::weighted(0.3)), 1..3),
+        offloads in switches(), small: bool,
+    ) {
+        let mut twins = Twins::new(offloads, small.then_some(300));
+        let mut senders = Senders::default();
+        for (bursts, routed) in batches {
+            let arrivals: Vec<Arrival> =
+                bursts.iter().flat_map(|burst| burst.arrive(routed, &mut senders)).collect();
+            twins.receive(&arrivals, if routed { ROUTED } else { vxlan::PORT });
+        }
+    }
 }

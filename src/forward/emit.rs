@@ -212,11 +212,10 @@ impl Emitter<'_> {
         info: &FrameInfo,
         port: &PortEntry,
     ) -> Result<u64, DropReason> {
-        let (partial, whole) = match unfinished {
-            None => (false, batch.span(index).len <= self.segment.mtu + u32::from(info.l3_offset)),
-            Some(vnet) => (true, !vnet.is_gso()),
-        };
+        let partial = unfinished.is_some();
         if port.offload {
+            // Neither a super-frame of the peer's nor what is too large for the overlay.
+            let whole = batch.span(index).len <= self.segment.mtu + u32::from(info.l3_offset);
             if !whole {
                 self.coalescer.end_all(batch, self.output);
             } else if self.coalescer.join(batch, index, info, partial, port.id, self.output) {
