@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
-    Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, Offload, Offloads, Output,
-    PortId, PortInfo, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, limits,
+    Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, Offload, Offloads,
+    Output, PortId, PortInfo, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables,
+    Transmit, limits,
 };
 
 use crate::cursor::Cursor;
@@ -98,6 +99,7 @@ impl World {
         ];
         tables.apply(world.now, routes).expect("sensible routes");
         world.tables = tables;
+        world.set_offloads(flags >> 6);
         world
     }
 
@@ -142,12 +144,11 @@ impl World {
             let sender = input.u8();
             let source = SocketAddr::new(address(sender % 6), 50_000);
             // The longest train has as many datagrams as a slot may hold.
-            let stride = if sender < 128 { 0 } else { usize::from(input.u16()) };
+            let stride = if sender < 128 { usize::MAX } else { usize::from(input.u16()) };
             let bytes = input.padded();
             let stride = stride.max(bytes.len().div_ceil(limits::MAX_TRAIN));
             let slot = self.batch.next_slot(0).expect("a free slot");
             slot[..bytes.len()].copy_from_slice(&bytes);
-            let stride = if sender < 128 { bytes.len() } else { stride };
             assert!(self.batch.commit_train(bytes.len(), stride, source));
         }
         self.forward(None, udp_port);

@@ -55,7 +55,7 @@ impl Node {
         let mut tables = Tables::new(underlay(1), 1).unwrap();
         let now = Duration::ZERO;
         let with_mtu = |mut segment: Segment| {
-            segment.mtu = mtu;
+            (segment.mtu, segment.fdb_limit) = (mtu, segment.fdb_limit.min(64));
             segment
         };
         let mut open = bridge(2);
@@ -66,15 +66,26 @@ impl Node {
             let changes = [Change::AddSegment(segment), port(true), port(false), port(true)];
             let ports = tables.apply(now, changes).unwrap();
             let peer = |n| SocketAddr::new(underlay(n), id.udp_port);
-            let mut changes =
-                vec![Change::AddPeer { segment: id, vtep: peer(2) }, Change::AddPeer { segment: id, vtep: peer(3) }];
-            let hosts = [(1, ports[0].into()), (2, ports[1].into()), (3, ports[2].into()), (9, peer(3).into())];
+            let mut changes = vec![
+                Change::AddPeer { segment: id, vtep: peer(2) },
+                Change::AddPeer { segment: id, vtep: peer(3) },
+            ];
+            let hosts = [
+                (1, ports[0].into()),
+                (2, ports[1].into()),
+                (3, ports[2].into()),
+                (9, peer(3).into()),
+            ];
             for (n, destination) in hosts {
                 let (segment, mac) = (id, host(n).mac);
                 if id.vni.is_none() {
                     for prefix in [format!("10.0.0.{n}/32"), format!("fd00::{n}/128")] {
                         let prefix = prefix.parse().unwrap();
-                        changes.push(Change::InsertRoute { segment, prefix, next_hop: destination });
+                        changes.push(Change::InsertRoute {
+                            segment,
+                            prefix,
+                            next_hop: destination,
+                        });
                     }
                 } else if id == bridge_id(1) || n == 1 {
                     changes.push(Change::InsertFdb { segment, mac, destination });
@@ -403,8 +414,7 @@ impl Recipe {
         let ce = u8::from(quirk == 20);
         let mut net;
         if v6 {
-            let extension: &[u8] =
-                if quirk == 21 { &[protocol, 0, 1, 4, 0, 0, 0, 0] } else { &[] };
+            let extension: &[u8] = if quirk == 21 { &[protocol, 0, 1, 4, 0, 0, 0, 0] } else { &[] };
             net = vec![0x60, ce << 4, 0, u8::from(quirk == 22)];
             net.extend(((l4.len() + extension.len()) as u16).to_be_bytes());
             net.extend([if extension.is_empty() { protocol } else { 0 }, ttl]);
