@@ -592,3 +592,50 @@ fn a_sequence_number_and_an_identification_wrap_within_a_super_frame() {
     // The senders begin 3000 bytes before the end of sequence numbers.
     assert_eq!(joined_of(&frames(6), vxlan::PORT), 5);
 }
+
+#[test]
+fn what_is_for_everybody_or_nobody_keeps_its_place_in_a_flow() {
+    for flow in KINDS {
+        // Broadcast, an unknown receiver, one behind another node, and a source that is none.
+        for (quirk, expected) in [(1, 2), (2, 2), (3, if flow > 1 { 3 } else { 2 })] {
+            let recipes = [0, 0, quirk, 0, 0].map(|quirk| recipe(flow, quirk));
+            assert_eq!(joined_of(&recipes, vxlan::PORT), expected, "flow {flow}, quirk {quirk}");
+        }
+    }
+    assert_eq!(joined_of(&[recipe(0, 0)], vxlan::PORT), 0, "a lone frame");
+}
+
+#[test]
+fn a_full_output_drops_what_can_not_be_joined_and_nothing_else() {
+    let (tables, _) = node();
+    let mut batch = Batch::new(1024);
+    let mut senders = Senders::default();
+    let mut push = |batch: &mut Batch, recipe: Recipe, count: usize| {
+        let datagram = |_| encapsulated(bridge_id(1), &recipe.build(&mut senders));
+        let train: Vec<Vec<u8>> = (0..count).map(datagram).collect();
+        let bytes = train.concat();
+        batch.next_slot(0).unwrap()[..bytes.len()].copy_from_slice(&bytes);
+        assert!(batch.commit_train(bytes.len(), train[0].len(), vtep(2)));
+    };
+    push(&mut batch, recipe(0, 0), 3);
+    // Empty datagrams of another flow take up the room, one each.
+    for _ in 0..513 {
+        push(&mut batch, Recipe { len: 0, ..recipe(2, 0) }, 128);
+    }
+    push(&mut batch, recipe(0, 0), 2);
+    push(&mut batch, recipe(0, 13), 1);
+    push(&mut batch, recipe(0, 0), 2);
+    let (mut forwarder, mut output) = (Forwarder::new(0), Output::new());
+    forwarder.set_offloads(Offloads::ALL);
+    let now = Duration::from_secs(1);
+    forwarder.from_underlay(&tables, now, vxlan::PORT, &mut batch, &mut output);
+    for deliver in output.delivers() {
+        forwarder.delivered(&tables, deliver, 0);
+    }
+    assert_eq!(output.delivers().len(), overplane::limits::MAX_OUTPUT);
+    assert_eq!(output.delivers()[0].frames, 6, "up to the one with PSH");
+    let totals = tables.stats().totals;
+    assert!(totals.is_conserved());
+    let dropped = 513 * 128 + 1 - overplane::limits::MAX_OUTPUT as u64 + 2;
+    assert_eq!(totals.drops(overplane::DropReason::OutputFull), dropped);
+}

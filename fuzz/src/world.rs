@@ -271,6 +271,8 @@ fn check_transmit(
     assert!(segment.peers.contains(&to), "{to} is no peer of {}", segment.id);
     let datagrams = output.datagrams(batch, transmit);
     assert_eq!(datagrams.len(), transmit.datagrams as usize);
+    let total: usize = datagrams.clone().flatten().map(<[u8]>::len).sum();
+    assert_eq!(total, (transmit.head.len + transmit.body.len) as usize);
     for parts in datagrams {
         check_datagram(&parts.concat(), segment);
     }

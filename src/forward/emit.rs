@@ -286,7 +286,11 @@ impl Emitter<'_> {
             None => &[],
         };
         let source = self.source_port(frame, info);
-        if self.output.headers.len() > MAX_HEADERS {
+        // Extension headers can make each chunk's headers as long as a frame.
+        let payload = info.ip_end.saturating_sub(info.payload_offset.into()) as usize;
+        let count = payload.div_ceil(size.max(1)).min(gso::MAX_CHUNKS);
+        let headers = count * (prefix.len() + usize::from(info.payload_offset));
+        if self.output.headers.len() + headers > MAX_HEADERS {
             // Decided, but there is no room to carry it out: one copy, dropped.
             self.context.counters.dropped(DropReason::OutputFull, 1);
             return Ok(1);
