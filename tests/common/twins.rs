@@ -345,7 +345,7 @@ pub(crate) struct Recipe {
     pub(crate) len: u16,
     /// What is unusual about it, one of [`QUIRKS`].
     pub(crate) quirk: u8,
-    /// A byte to change, at the end.
+    /// A byte to change, at the end; see [`spoil`].
     pub(crate) spoil: Option<(u16, u8)>,
 }
 
@@ -359,7 +359,7 @@ pub(crate) struct Senders(HashMap<u8, (u32, u16)>);
 impl Recipe {
     /// The Ethernet frame, from host 20.
     pub(crate) fn build(&self, senders: &mut Senders) -> Vec<u8> {
-        let Self { flow, to, len, quirk, spoil } = *self;
+        let Self { flow, to, len, quirk, .. } = *self;
         let len = usize::from(len);
         let (v6, udp, whole) = (flow & 1 != 0, flow & 2 != 0, flow & 4 == 0);
         let next = senders.0.entry(flow).or_insert((u32::MAX - 3000, 7));
@@ -459,13 +459,31 @@ impl Recipe {
         if quirk == 30 {
             return frame; // again
         }
-        if let Some((at, value)) = spoil {
-            let at = usize::from(at) % frame.len();
-            frame[at] = value;
+        if let Some((at, change)) = self.spoil {
+            spoil(&mut frame, usize::from(at & !REPAIR), change, at & REPAIR != 0);
         }
         let taken = len as u32 * if quirk == QUIRKS { 2 } else { 1 };
         *next = (sequence.wrapping_add(taken), id.wrapping_add(1));
         frame
+    }
+}
+
+/// Bit of the place in [`Recipe::spoil`]: all checksums are made right again.
+pub(crate) const REPAIR: u16 = 0x8000;
+
+/// Changes some bits of a byte: damage on the way, or, with the checksums made right again, something else that was
+/// meant.
+pub(crate) fn spoil(frame: &mut [u8], at: usize, change: u8, repair: bool) {
+    frame[at % frame.len()] ^= change;
+    let Some(info) = FrameInfo::parse(frame).filter(|_| repair) else { return };
+    let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
+    if info.l3 == L3::Ipv4 {
+        let check = ip::v4_header_checksum(&frame[l3..l4]);
+        frame[l3 + 10..l3 + 12].copy_from_slice(&check.to_be_bytes());
+    }
+    if overplane::wire::l4::set_partial(frame, &info) {
+        let offset = checksum_offset(info.l4).unwrap();
+        assert!(complete(&mut frame[..info.ip_end as usize], l4, offset.into()));
     }
 }
 
