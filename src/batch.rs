@@ -195,7 +195,8 @@ impl Batch {
     /// Takes the next free slot as holding `len` bytes of datagrams from `source`, each of `stride` bytes but for the
     /// last, which may be shorter.
     ///
-    /// They count as received in that order. Returns `false`, and takes nothing, when the batch is full, `len` exceeds
+    /// They count as received in that order, and are for [`Forwarder::from_underlay`](crate::Forwarder::from_underlay)
+    /// only: within a train there is no headroom. Returns `false`, and takes nothing, when the batch is full, `len` exceeds
     /// [`MAX_FRAME`], or there would be more than [`MAX_TRAIN`] datagrams.
     pub fn commit_train(&mut self, len: usize, stride: usize, source: SocketAddr) -> bool {
         if stride == 0 || len <= stride {

@@ -40,7 +40,8 @@ struct Growing {
     /// The first frame: where it lies and what is in it.
     first: Span,
     info: FrameInfo,
-    /// Whether the first frame's checksum was verified or is left to the kernel.
+    /// Whether the first frame's checksum is left to the kernel, and whether it was found [`is_sound`].
+    partial: bool,
     sound: bool,
     /// Payload of each chunk but the last, in bytes.
     size: usize,
@@ -317,6 +318,7 @@ impl Growing {
             deliver,
             first: first.span,
             info: *first.info,
+            partial: first.partial,
             sound: false,
             size: first.payload,
             len: 0,
@@ -327,7 +329,6 @@ impl Growing {
             pieces: 0,
         };
         flow.append(first.payload, first.has_psh());
-        flow.sound = first.partial;
         flow
     }
 
@@ -357,21 +358,21 @@ impl Growing {
         batch.bytes(self.first)
     }
 
-    /// Whether a frame with the same tag is of the same flow: addresses, protocol and ports.
+    /// Whether a frame with the same tag is of the same flow: addresses, protocol and ports, whatever stands in front of
+    /// them. Tags, options and extension headers keep a frame from being joined, but not from its place among the others.
     #[inline]
     fn is_flow_of(&self, candidate: &Candidate<'_>, batch: &Batch) -> bool {
         let (info, other) = (&self.info, candidate.info);
         let (first, frame) = (self.first(batch), candidate.frame);
-        let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
+        let (l3, other_l3) = (usize::from(info.l3_offset), usize::from(other.l3_offset));
+        let (l4, other_l4) = (usize::from(info.l4_offset), usize::from(other.l4_offset));
         info.l3 == other.l3
             && info.l4 == other.l4
-            && info.l3_offset == other.l3_offset
-            && info.l4_offset == other.l4_offset
             && match info.l3 {
-                L3::Ipv4 => same::<8>(first, frame, l3 + 12),
-                _ => same::<32>(first, frame, l3 + 8),
+                L3::Ipv4 => equal::<8>((first, l3 + 12), (frame, other_l3 + 12)),
+                _ => equal::<32>((first, l3 + 8), (frame, other_l3 + 8)),
             }
-            && same::<4>(first, frame, l4)
+            && equal::<4>((first, l4), (frame, other_l4))
     }
 
     /// Whether a suitable frame of this flow is the next chunk, in every respect.
@@ -383,15 +384,16 @@ impl Growing {
             || self.pieces == most
             || candidate.payload > self.size
             || headers + self.len + candidate.payload > MAX_PACKET
+            || candidate.info.l3_offset != self.info.l3_offset
             || candidate.info.payload_offset != self.info.payload_offset
             || !self.headers_agree(first, candidate)
         {
             return false;
         }
         if !self.sound {
-            self.sound = is_sound(first, &self.info);
+            self.sound = is_sound(first, &self.info, self.partial);
         }
-        self.sound && (candidate.partial || is_sound(frame, candidate.info))
+        self.sound && is_sound(frame, candidate.info, candidate.partial)
     }
 
     /// Whether the headers differ only in what tells one chunk from the next.
@@ -489,21 +491,28 @@ impl Growing {
     }
 }
 
-/// Whether IP header and L4 checksum are right, so that new ones hide no damage.
-fn is_sound(frame: &[u8], info: &FrameInfo) -> bool {
+/// Whether IP header and L4 checksum are right, so that new ones hide no damage; of a `partial` one the kernel makes a
+/// new one anyway.
+fn is_sound(frame: &[u8], info: &FrameInfo, partial: bool) -> bool {
     let network = match info.l3 {
         L3::Ipv4 => {
             frame.get(usize::from(info.l3_offset)..).is_some_and(crate::wire::ip::verify_v4_header)
         }
         _ => true,
     };
-    network && l4::checksum_state(frame, info) == L4Checksum::Correct
+    network && (partial || l4::checksum_state(frame, info) == L4Checksum::Correct)
 }
 
 /// Whether `N` bytes at the same place are the same; of a length known beforehand, so that it is a few instructions.
 #[inline]
 fn same<const N: usize>(one: &[u8], other: &[u8], at: usize) -> bool {
-    match (array_at::<N>(one, at), array_at::<N>(other, at)) {
+    equal::<N>((one, at), (other, at))
+}
+
+/// Whether `N` bytes here and there are the same.
+#[inline]
+fn equal<const N: usize>((one, at): (&[u8], usize), (other, other_at): (&[u8], usize)) -> bool {
+    match (array_at::<N>(one, at), array_at::<N>(other, other_at)) {
         (Some(one), Some(other)) => one == other,
         _ => false,
     }

@@ -246,8 +246,13 @@ mod tests {
 
     #[test]
     fn sets_survive_the_trip_through_text() {
-        for set in [Offloads::NONE, Offloads::ALL, Offloads::NONE.with(Offload::Uso)] {
+        for bits in 0..=Offloads::ALL.0 {
+            let set = Offloads(bits);
             assert_eq!(set.to_string().parse(), Ok(set));
+            assert_eq!(set.iter().collect::<Offloads>(), set);
+            let left_out: String =
+                Offloads::ALL.minus(set).iter().map(|o| format!(",-{o}")).collect();
+            assert_eq!(format!("auto{left_out}").parse(), Ok(set));
         }
         assert_eq!("auto".parse(), Ok(Offloads::ALL));
         let without = Offloads::ALL.without(Offload::Uso).without(Offload::UdpGro);

@@ -355,6 +355,21 @@ proptest! {
 }
 
 #[test]
+fn sum_equals_the_naive_sum_at_every_length_and_alignment() {
+    let bytes: Vec<u8> =
+        (0..66_000_u32).map(|at| (at.wrapping_mul(at) >> 3) as u8 | 0x80).collect();
+    for len in (0..=300).chain([1460, 8960, 65_507, 65_535, 65_600]) {
+        for start in 0..=16 {
+            let run = &bytes[start..start + len];
+            assert_eq!(checksum::sum(run), naive_sum(run), "{len} bytes from {start}");
+        }
+    }
+    for len in [65_534, 65_535, 65_536] {
+        assert_eq!(checksum::sum(&vec![0xff; len]), naive_sum(&vec![0xff; len]), "{len} bytes");
+    }
+}
+
+#[test]
 fn flow_hashes_of_neighbouring_flows_spread() {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])

@@ -34,7 +34,30 @@ fn main() -> std::io::Result<()> {
         save("forward", name, &[vec![n as u8 * 2], steps.clone()].concat())?;
         save("changes", name, &[vec![n as u8 * 2], changes(n as u8), steps].concat())?;
     }
+    for (n, bytes) in trains().iter().enumerate() {
+        save("coalesce", &format!("trains-{n}"), bytes)?;
+    }
     Ok(())
+}
+
+/// Trains of one kind of frame, then of two flows that take turns; by bridge segment and by routed one.
+fn trains() -> Vec<Vec<u8>> {
+    let quirks = (0..32_u8).flat_map(|quirk| {
+        let quirky = [0x34, 8 + quirk % 4, 0x20, quirk, 0x34, 8 + quirk % 4, 0x20, quirk];
+        [0_u8, 3].map(|segment| [&[2, segment][..], &quirky].concat())
+    });
+    // Every byte of the headers changed, behind right checksums.
+    let changed = (0..20_u8).map(|at| {
+        let train = |flow: u8| [0x34, flow, 0x40, 0x80, 14 + at * 2, 1, 0x34, flow, 0];
+        [[2, 0].to_vec(), (0..4).flat_map(train).collect()].concat()
+    });
+    let one_by_one = [0, 1].into_iter().flat_map(|from| {
+        let datagram = move |n: u8| [from, n % 3, n % 2 * 2];
+        let frames: Vec<u8> = (0..12).flat_map(datagram).collect();
+        [0_u8, 3]
+            .map(move |segment| [&[2, segment][..], &frames, &[0xff, segment], &frames].concat())
+    });
+    quirks.chain(changed).chain(one_by_one).collect()
 }
 
 fn save(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {

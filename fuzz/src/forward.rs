@@ -7,7 +7,11 @@ pub fn run(bytes: &[u8]) {
     let mut input = Cursor(bytes);
     let mut world = World::new(input.u8());
     while !input.is_empty() {
-        match input.u8() % 4 {
+        let step = input.u8();
+        if step >= 128 {
+            world.set_offloads(step >> 4);
+        }
+        match step % 4 {
             0 | 1 => world.port_batch(&mut input),
             2 => world.underlay_batch(&mut input),
             _ => {

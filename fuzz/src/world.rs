@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
-    Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, Output, PortId, PortInfo,
-    Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, limits,
+    Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, Offload, Offloads,
+    Output, PortId, PortInfo, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables,
+    Transmit, limits,
 };
 
 use crate::cursor::Cursor;
@@ -98,6 +99,7 @@ impl World {
         ];
         tables.apply(world.now, routes).expect("sensible routes");
         world.tables = tables;
+        world.set_offloads(flags >> 6);
         world
     }
 
@@ -126,14 +128,28 @@ impl World {
         self.forward(Some(port), 0);
     }
 
-    /// A batch from one underlay socket, from several senders.
+    /// Joins the frames that the lowest two bits say, from the next batch on.
+    pub fn set_offloads(&mut self, bits: u8) {
+        let joins = [Offload::CoalesceTcp, Offload::CoalesceUdp];
+        let chosen = joins.into_iter().enumerate().filter(|(n, _)| bits >> n & 1 != 0);
+        self.forwarder.set_offloads(chosen.map(|(_, offload)| offload).collect::<Offloads>());
+    }
+
+    /// A batch from one underlay socket, from several senders; some datagrams come as trains.
     pub fn underlay_batch(&mut self, input: &mut Cursor<'_>) {
         let ports = [vxlan::PORT, ROUTED_PORT, 8472];
         let udp_port = input.pick(&ports).expect("one of three");
         self.batch.clear();
         for _ in 0..=input.u8() % BATCH as u8 {
-            let source = SocketAddr::new(address(input.u8() % 6), 50_000);
-            assert!(self.batch.push_datagram(&input.padded(), source));
+            let sender = input.u8();
+            let source = SocketAddr::new(address(sender % 6), 50_000);
+            // The longest train has as many datagrams as a slot may hold.
+            let stride = if sender < 128 { usize::MAX } else { usize::from(input.u16()) };
+            let bytes = input.padded();
+            let stride = stride.max(bytes.len().div_ceil(limits::MAX_TRAIN));
+            let slot = self.batch.next_slot(0).expect("a free slot");
+            slot[..bytes.len()].copy_from_slice(&bytes);
+            assert!(self.batch.commit_train(bytes.len(), stride, source));
         }
         self.forward(None, udp_port);
     }
@@ -156,20 +172,19 @@ impl World {
                 None => segment_of(udp_port, batch.frame(index)),
             })
             .collect();
-        let slots: Vec<u32> = (0..batch.len()).map(|index| batch.span(index).start).collect();
+        let frames: Vec<Span> = (0..batch.len()).map(|index| batch.span(index)).collect();
         match port {
             Some(port) => forwarder.from_port(tables, *now, port, batch, output),
             None => forwarder.from_underlay(tables, *now, udp_port, batch, output),
         }
+        // What is in front of a frame from a port is its headroom; in front of a datagram may be another.
+        let headroom = if port.is_some() { limits::HEADROOM as u32 } else { 0 };
         let slot_of = |body: Span| {
-            let holds = |start: &&u32| {
-                let first = **start - limits::HEADROOM as u32;
-                (first..first + limits::HEADROOM as u32 + limits::MAX_FRAME as u32)
-                    .contains(&body.start)
-            };
-            let start = slots.iter().find(holds).expect("a run within a slot");
-            assert!(body.start + body.len <= start + limits::MAX_FRAME as u32);
-            segments[slots.iter().position(|slot| slot == start).expect("found")]
+            let holds = |frame: &Span| frame.start - headroom <= body.start;
+            let at = frames.iter().rposition(holds).expect("a run within a slot");
+            let room = if port.is_some() { limits::MAX_FRAME as u32 } else { frames[at].len };
+            assert!(body.start + body.len <= frames[at].start + room);
+            segments[at]
         };
         let infos: HashMap<SegmentId, SegmentInfo> =
             tables.segments().into_iter().map(|info| (info.id, info)).collect();
@@ -182,6 +197,11 @@ impl World {
         }
         for deliver in output.delivers() {
             let segment = slot_of(deliver.body).expect("only a known segment delivers");
+            if deliver.frames > 1 {
+                let parts: Vec<Span> = output.joined(deliver).collect();
+                assert_eq!(parts.len(), deliver.frames as usize);
+                assert!(parts.iter().all(|part| slot_of(*part) == Some(segment)));
+            }
             check_deliver(batch, output, deliver, segment, &ports[&deliver.port]);
         }
         self.carry_out();
@@ -251,6 +271,8 @@ fn check_transmit(
     assert!(segment.peers.contains(&to), "{to} is no peer of {}", segment.id);
     let datagrams = output.datagrams(batch, transmit);
     assert_eq!(datagrams.len(), transmit.datagrams as usize);
+    let total: usize = datagrams.clone().flatten().map(<[u8]>::len).sum();
+    assert_eq!(total, (transmit.head.len + transmit.body.len) as usize);
     for parts in datagrams {
         check_datagram(&parts.concat(), segment);
     }

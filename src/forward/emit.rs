@@ -212,11 +212,10 @@ impl Emitter<'_> {
         info: &FrameInfo,
         port: &PortEntry,
     ) -> Result<u64, DropReason> {
-        let (partial, whole) = match unfinished {
-            None => (false, batch.span(index).len <= self.segment.mtu + u32::from(info.l3_offset)),
-            Some(vnet) => (true, !vnet.is_gso()),
-        };
+        let partial = unfinished.is_some();
         if port.offload {
+            // Neither a super-frame of the peer's nor what is too large for the overlay.
+            let whole = batch.span(index).len <= self.segment.mtu + u32::from(info.l3_offset);
             if !whole {
                 self.coalescer.end_all(batch, self.output);
             } else if self.coalescer.join(batch, index, info, partial, port.id, self.output) {
@@ -287,7 +286,11 @@ impl Emitter<'_> {
             None => &[],
         };
         let source = self.source_port(frame, info);
-        if self.output.headers.len() > MAX_HEADERS {
+        // Extension headers can make each chunk's headers as long as a frame.
+        let payload = info.ip_end.saturating_sub(info.payload_offset.into()) as usize;
+        let count = payload.div_ceil(size.max(1)).min(gso::MAX_CHUNKS);
+        let headers = count * (prefix.len() + usize::from(info.payload_offset));
+        if self.output.headers.len() + headers > MAX_HEADERS {
             // Decided, but there is no room to carry it out: one copy, dropped.
             self.context.counters.dropped(DropReason::OutputFull, 1);
             return Ok(1);

@@ -70,6 +70,39 @@ fn a_devices_unfinished_checksum_is_finished_before_it_is_sent() {
 }
 
 #[test]
+fn chunks_with_long_headers_do_not_fill_the_memory() {
+    // Seven extension headers of 2 KiB in front of 3000 bytes of TCP, to be cut into single bytes.
+    let (mut frame, _) = unfinished(tcp(host(2), host(1), &[7; 2000]));
+    let l4 = frame.split_off(34);
+    frame.truncate(12);
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+    frame.extend(((7 * 2048 + l4.len()) as u16).to_be_bytes());
+    frame.extend([60, 64]);
+    frame.extend([0xfd; 32]);
+    for next in [60, 60, 60, 60, 60, 60, 6] {
+        let start = frame.len();
+        frame.resize(start + 2048, 1);
+        frame[start..start + 2].copy_from_slice(&[next, 255]);
+    }
+    frame.extend(l4);
+    let info = FrameInfo::parse(&frame).unwrap();
+    let vnet = VnetHeader {
+        gso_type: overplane::wire::vnet::GSO_TCPV6,
+        hdr_len: info.payload_offset,
+        gso_size: 1,
+        ..VnetHeader::partial(info.l4_offset, 16)
+    };
+    let (mut network, port) = node(false);
+    let from = network.add_port(1, bridge_id(1), true);
+    network.send_unfinished(1, from, &frame, vnet);
+    assert_eq!(network.frames(1, port), [] as [Vec<u8>; 0]);
+    assert_eq!(network.stats(1).totals.drops(DropReason::OutputFull), 1);
+    // In pieces of a usual size it is a frame like any other.
+    network.send_unfinished(1, from, &frame, VnetHeader { gso_size: 100, ..vnet });
+    assert_eq!(network.frames(1, port).len(), 20);
+}
+
+#[test]
 fn padding_is_no_part_of_a_checksum() {
     let (mut network, port) = node(true);
     let (mut frame, vnet) = unfinished(udp(host(1), host(2), b"x"));

@@ -1,8 +1,4 @@
-//! Joining frames to super-frames: what comes out, taken apart again, is what went in, in order, whatever it was.
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
-
-#[path = "common/packets.rs"]
-mod packets;
+//! One port, one peer: what comes out, taken apart again, is what went in, in order.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,8 +8,9 @@ use overplane::wire::l4::{L4Checksum, checksum_state, complete, is_partial};
 use overplane::wire::vnet::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4};
 use overplane::wire::{FrameInfo, L4, VnetHeader, vxlan};
 use overplane::{Batch, Change, Forwarder, Offload, Offloads, Output, PortId, Tables, gso};
-use packets::*;
 use proptest::prelude::*;
+
+use crate::packets::*;
 
 /// Frames of one batch as a port got them.
 #[derive(Debug)]
@@ -24,7 +21,7 @@ struct Delivered {
 }
 
 /// A node with one port that takes super-frames, and host 1 behind it.
-fn node() -> (Tables, PortId) {
+pub(crate) fn node() -> (Tables, PortId) {
     let mut tables = Tables::new(underlay(1), 1).unwrap();
     let segment = bridge_id(1);
     let port = Change::AddPort { segment, name: "ovl0".into(), offload: true };
@@ -226,7 +223,7 @@ fn by_flow(frames: impl IntoIterator<Item = Vec<u8>>) -> HashMap<Option<Vec<u8>>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn every_flow_comes_out_as_it_went_in(specs in prop::collection::vec(spec(), 1..80)) {
