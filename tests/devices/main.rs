@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod adopted;
+mod faults;
 mod hosts;
 mod kernel_peer;
 mod learning;

@@ -95,12 +95,18 @@ impl UdpFlow {
             None => (next..sent).find(matches),
         }
     }
+
+    /// Which of two sequences a datagram belongs to: fragments have no ports, so that whatever spreads flows over
+    /// queues takes them for another flow.
+    fn sequence(&self, size: usize) -> usize {
+        usize::from(size > self.packet)
+    }
 }
 
-/// Sends one flow of numbered datagrams of changing sizes, none to larger than a packet takes, and checks that what
-/// arrives is what was sent, in order and nothing twice.
+/// Sends one flow of numbered datagrams of changing sizes, also such as have to be fragmented, and checks that what
+/// arrives is what was sent, nothing twice, and in order (those in fragments, and the others).
 ///
-/// No more are on their way than queues have room for, so that losses have a reason.
+/// Neighbours should know each other: what waits for an address is overtaken and may be dropped. No more are on their way than queues have room for, so that losses have a reason.
 ///
 /// # Errors
 ///
@@ -167,7 +173,7 @@ fn send(socket: &UdpSocket, what: &UdpFlow, progress: &Progress) -> io::Result<u
 
 fn receive(socket: &UdpSocket, what: &UdpFlow, progress: &Progress) -> io::Result<u64> {
     let (mut buffer, mut scratch) = (vec![0; 1 << 16], Vec::new());
-    let (mut next, mut received, mut end) = (0, 0, None);
+    let (mut due, mut received, mut end) = ([0; 2], 0, None);
     loop {
         if progress.over.load(Ordering::Acquire)
             && Instant::now() > *end.get_or_insert_with(|| Instant::now() + DRAIN)
@@ -182,15 +188,16 @@ fn receive(socket: &UdpSocket, what: &UdpFlow, progress: &Progress) -> io::Resul
         };
         let datagram = &buffer[..length];
         let sent = progress.sent.load(Ordering::Acquire);
-        let Some(number) = what.identify(next, sent, datagram, &mut scratch) else {
+        let next = &mut due[what.sequence(length)];
+        let Some(number) = what.identify(*next, sent, datagram, &mut scratch) else {
             let head = datagram.first_chunk().map(|head| u64::from_be_bytes(*head));
             return Err(corrupt(format!(
                 "a datagram of {length} bytes, numbered {head:?}, is none of those from {next} to {sent}"
             )));
         };
-        next = number + 1;
+        *next = number + 1;
         received += 1;
-        progress.next.store(next, Ordering::Release);
+        progress.next.fetch_max(number + 1, Ordering::Release);
     }
 }
 
