@@ -95,7 +95,7 @@ fn trains_refused(underlay_addresses: [&str; 2]) {
     checked_traffic(both, left.mtu(), Duration::from_millis(300));
     assert_eq!(failures(&left.control, Offload::UdpGso), 0);
     meanwhile(both, left.mtu(), Duration::from_millis(1500), || {
-        assert!(hosts[0].set_udp_checksums(false).unwrap() > 1);
+        assert!(hosts[0].set_udp_checksums(ip(a), false).unwrap() > 1);
         eventually(1, "the refusal is noticed", || has_failed(&left.control, Offload::UdpGso));
     });
     let text = left.control.stats().to_string();
@@ -109,13 +109,14 @@ fn trains_refused(underlay_addresses: [&str; 2]) {
     checked_traffic(both, left.mtu(), Duration::from_millis(300));
     assert!(has_failed(&left.control, Offload::UdpGso));
     assert_eq!(failures(&left.control, Offload::UdpGso), 1);
-    hosts[0].set_udp_checksums(true).unwrap();
+    hosts[0].set_udp_checksums(ip(a), true).unwrap();
     left.control.set_offloads(Offloads::ALL);
     checked_traffic(both, left.mtu(), Duration::from_millis(300));
     assert_eq!(state(&left.control, Offload::UdpGso), OffloadState::On);
     assert_eq!(failures(&left.control, Offload::UdpGso), 0);
     assert_nothing_lost(&left.control);
     assert_nothing_lost(&right.control);
+    assert_eq!(hosts[1].checksum_errors().unwrap(), 0);
     left.finish();
     right.finish();
 }

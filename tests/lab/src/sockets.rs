@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,15 +15,15 @@ use crate::{Namespace, sockopt};
 const NETNS_COOKIE: c_int = 71;
 
 impl Namespace {
-    /// Makes every UDP socket that this process has in the namespace send with or without checksum, and returns how
-    /// many there are.
+    /// Makes every UDP socket that this process has in the namespace at the address `local` send with or without
+    /// checksum, and returns how many there are.
     ///
     /// Without, the kernel refuses `UDP_SEGMENT` with `EINVAL` (kernel `net/ipv4/udp.c`, `udp_send_skb`).
     ///
     /// # Errors
     ///
     /// When the kernel can not tell the namespaces of sockets apart (before Linux 5.14), or refuses.
-    pub fn set_udp_checksums(&self, on: bool) -> io::Result<usize> {
+    pub fn set_udp_checksums(&self, local: IpAddr, on: bool) -> io::Result<usize> {
         let set = || {
             let here = self.run(|| {
                 let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
@@ -31,7 +32,9 @@ impl Namespace {
             let mut count = 0;
             for socket in sockets()? {
                 let namespace = sockopt::get::<u64>(&socket, libc::SOL_SOCKET, NETNS_COOKIE);
-                if namespace.ok() != Some(here) || socket.protocol()? != Some(Protocol::UDP) {
+                let at = socket.local_addr()?.as_socket().map(|address| address.ip());
+                let is_udp = socket.protocol()? == Some(Protocol::UDP);
+                if namespace.ok() != Some(here) || !is_udp || at != Some(local) {
                     continue;
                 }
                 let (level, option) = match socket.domain()? {
@@ -81,22 +84,26 @@ mod tests {
     use crate::privileged;
 
     #[test]
-    fn only_the_udp_sockets_of_the_namespace_change() -> io::Result<()> {
-        if !privileged("only_the_udp_sockets_of_the_namespace_change") {
+    fn only_the_udp_sockets_of_the_address_change() -> io::Result<()> {
+        if !privileged("only_the_udp_sockets_of_the_address_change") {
             return Ok(());
         }
         let (here, there) = (Namespace::new()?, Namespace::new()?);
         let open = |host: &Namespace, at: &'static str| host.run(|| UdpSocket::bind(at));
         let mine = [open(&here, "127.0.0.1:0")?, open(&here, "[::1]:0")?];
-        let other = open(&there, "127.0.0.1:0")?;
+        let others = [open(&there, "127.0.0.1:0")?, open(&here, "127.0.0.2:0")?];
         let unchecked = |socket: &UdpSocket, level, option| -> io::Result<bool> {
             Ok(sockopt::get::<c_int>(socket, level, option)? != 0)
         };
         for on in [false, true] {
-            assert_eq!(here.set_udp_checksums(on)?, 2);
+            for socket in &mine {
+                assert_eq!(here.set_udp_checksums(socket.local_addr()?.ip(), on)?, 1);
+            }
             assert_eq!(unchecked(&mine[0], libc::SOL_SOCKET, libc::SO_NO_CHECK)?, !on);
             assert_eq!(unchecked(&mine[1], libc::SOL_UDP, libc::UDP_NO_CHECK6_TX)?, !on);
-            assert!(!unchecked(&other, libc::SOL_SOCKET, libc::SO_NO_CHECK)?);
+            for other in &others {
+                assert!(!unchecked(other, libc::SOL_SOCKET, libc::SO_NO_CHECK)?);
+            }
         }
         Ok(())
     }
