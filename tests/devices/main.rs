@@ -12,6 +12,8 @@ mod learning;
 mod local;
 mod offloads;
 mod routed;
+mod soak;
 mod trouble;
 mod vxlan;
+mod wire;
 mod workers;
