@@ -40,6 +40,12 @@ impl Abilities {
         Ok(Self { mask, coalesce: accepted(|protocol| write_probe(file, prefix, protocol)) })
     }
 
+    /// The same on a kernel that refuses super-frames.
+    #[cfg(test)]
+    pub(super) fn without_coalescing(self) -> Self {
+        Self { coalesce: Offloads::NONE, ..self }
+    }
+
     /// The offloads that can be made use of.
     pub(super) fn offloads(self) -> Offloads {
         let bits =
