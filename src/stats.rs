@@ -33,7 +33,7 @@ pub struct Totals {
     pub received: u64,
     /// Frames with one destination.
     pub forwarded: u64,
-    /// Chunks beyond the first of forwarded super-frames that had to be split.
+    /// Chunks beyond the first of super-frames that had to be split.
     pub chunks: u64,
     /// Frames for everybody, or for a destination that is not known.
     pub flooded: u64,

@@ -7,6 +7,9 @@
 mod deliver;
 mod flush;
 mod sources;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod wait;
 
 use std::collections::HashMap;

@@ -44,6 +44,12 @@ impl Forwarder {
         tables.counters.of(self.worker).dropped(reason, u64::from(deliver.frames));
     }
 
+    /// A super-frame that was decided about as one frame is delivered as `chunks` chunks (at least one), each with an
+    /// outcome of its own.
+    pub fn split(&self, tables: &Tables, chunks: u64) {
+        tables.counters.of(self.worker).chunks.add(chunks.saturating_sub(1));
+    }
+
     /// Counts `datagrams` that were received cut short, and so cannot be forwarded.
     pub fn truncated(&self, tables: &Tables, datagrams: u64) {
         let counters = tables.counters.of(self.worker);

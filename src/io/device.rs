@@ -165,6 +165,14 @@ impl Device {
         tun.into_iter().flat_map(|tun| tun.abilities().missing())
     }
 
+    /// Makes it one whose kernel refuses super-frames that are written, as some releases of Linux 6.6 do.
+    #[cfg(test)]
+    pub(crate) fn refuse_super_frames(&mut self) {
+        if let Backing::Tun(tun) = &mut self.0 {
+            tun.refuse_super_frames();
+        }
+    }
+
     /// Whether the device takes and gives frames with a vnet header: unfinished checksums and super-frames.
     pub(crate) fn has_vnet_header(&self) -> bool {
         match &self.0 {

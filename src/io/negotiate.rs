@@ -40,6 +40,12 @@ impl Abilities {
         Ok(Self { mask, coalesce: accepted(|protocol| write_probe(file, prefix, protocol)) })
     }
 
+    /// The same on a kernel that refuses super-frames.
+    #[cfg(test)]
+    pub(super) fn without_coalescing(self) -> Self {
+        Self { coalesce: Offloads::NONE, ..self }
+    }
+
     /// The offloads that can be made use of.
     pub(super) fn offloads(self) -> Offloads {
         let bits =
@@ -62,6 +68,13 @@ impl Abilities {
             (Offload::CoalesceUdp, "the kernel refuses UDP super-frames: needs Linux 6.2"),
         ];
         reasons.into_iter().filter(move |(offload, _)| !offloads.contains(*offload))
+    }
+
+    /// Whether the device takes a super-frame that is written with this vnet header; others need not be tried.
+    #[inline]
+    pub(super) fn take(self, header: VnetHeader) -> bool {
+        let udp = header.gso_type == vnet::GSO_UDP_L4;
+        self.coalesce.contains(if udp { Offload::CoalesceUdp } else { Offload::CoalesceTcp })
     }
 
     /// The `TUN_F_*` bits that stand for those of `wanted` that the device can do.
@@ -210,6 +223,11 @@ mod tests {
         assert_eq!(full.mask(Offloads::ALL.without(Offload::Tso)), libc::TUN_F_CSUM | USO);
         let old = Abilities { mask: MASKS[1], coalesce: Offloads::NONE };
         assert_eq!(old.mask(Offloads::ALL), MASKS[1]);
+        assert!(!old.take(probe(DeviceKind::Tap, TCP).1));
+        let tcp = Abilities { coalesce: Offloads::NONE.with(Offload::CoalesceTcp), ..full };
+        assert!(
+            tcp.take(probe(DeviceKind::Tap, TCP).1) && !tcp.take(probe(DeviceKind::Tap, UDP).1)
+        );
         let missing: Vec<Offload> = old.missing().map(|(offload, _)| offload).collect();
         assert_eq!(missing, [Offload::Uso, Offload::CoalesceTcp, Offload::CoalesceUdp]);
         assert!(!old.offloads().contains(Offload::Uso) && old.offloads().contains(Offload::Tso));

@@ -224,6 +224,9 @@ impl TunQueue {
         vnet: VnetHeader,
         parts: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> io::Result<usize> {
+        if vnet.is_gso() && !self.abilities.take(vnet) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         let mut memory = [0; Prefix::MAX];
         let prefix = self.prefix.write(&mut memory, vnet, parts.clone());
         let mut vectors: SmallVec<[IoSlice<'_>; MAX_PARTS]> = SmallVec::new();

@@ -17,12 +17,6 @@ pub(crate) fn port_reason(error: &io::Error) -> DropReason {
     }
 }
 
-/// Whether the kernel may have refused an offload rather than the frame or datagram itself: what it says to a header
-/// or option that it does not understand, or that the interface cannot carry out.
-pub(crate) fn refuses_offload(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO))
-}
-
 /// Why an underlay socket did not take a datagram.
 pub(crate) fn underlay_reason(error: &io::Error) -> DropReason {
     match error.raw_os_error() {

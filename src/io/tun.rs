@@ -156,6 +156,11 @@ impl Tun {
         self.abilities
     }
 
+    #[cfg(test)]
+    pub(super) fn refuse_super_frames(&mut self) {
+        self.abilities = self.abilities.without_coalescing();
+    }
+
     pub(super) fn queues(&self) -> usize {
         self.queues.len()
     }

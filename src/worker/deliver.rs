@@ -3,10 +3,15 @@
 use std::io;
 use std::time::Duration;
 
+use crate::batch::Span;
 use crate::drop_reason::DropReason;
-use crate::io::{port_reason, refuses_offload};
+use crate::forward::Forwarder;
+use crate::gso;
+use crate::io::{PortQueue, port_reason};
 use crate::offload::Offload;
 use crate::output::Deliver;
+use crate::segment::PortId;
+use crate::tables::Tables;
 use crate::trouble::Place;
 use crate::wire::{FrameInfo, VnetHeader, l4, vnet};
 
@@ -27,7 +32,7 @@ impl Worker {
             let delivered = queue.deliver(deliver.vnet, frame);
             match delivered {
                 Ok(bytes) => self.forwarder.delivered(tables, &deliver, bytes),
-                Err(error) if deliver.frames > 1 && refuses_offload(&error) => {
+                Err(error) if deliver.vnet.is_gso() && may_be_refusal(&error) => {
                     self.deliver_apart(&deliver, &error, now);
                 }
                 Err(error) => {
@@ -38,7 +43,8 @@ impl Worker {
         }
     }
 
-    /// Delivers the frames that a joined one is made of, for the device has refused it as a whole.
+    /// Delivers by themselves the frames that a super-frame is made of, or its chunks if it was received as one, for
+    /// the device has not taken it as a whole.
     #[cold]
     fn deliver_apart(&mut self, deliver: &Deliver, refusal: &io::Error, now: Duration) {
         let tables = self.reader.value();
@@ -46,25 +52,41 @@ impl Worker {
         let source =
             self.port_source.get(&deliver.port).and_then(|index| self.sources[*index].as_mut());
         let Some(Source { kind: Kind::Port { queue, .. }, .. }) = source else { return };
-        let mut failure = None;
-        for span in self.output.joined(deliver) {
-            let frame = self.batch.bytes(span);
-            let single = Deliver::whole(deliver.port, as_received(frame, ethernet), span);
-            match queue.deliver(single.vnet, [frame]) {
-                Ok(bytes) => self.forwarder.delivered(tables, &single, bytes),
-                Err(error) => {
-                    self.forwarder.undelivered(tables, &single, port_reason(&error));
-                    failure = Some(error);
-                }
+        let (port, forwarder) = (deliver.port, &self.forwarder);
+        let mut singles = Singles { port, queue, forwarder, tables, failure: None };
+        if deliver.frames > 1 {
+            for span in self.output.joined(deliver) {
+                let frame = self.batch.bytes(span);
+                singles.deliver(as_received(frame, ethernet), [frame, &[]]);
+            }
+        } else {
+            let frame = self.batch.bytes(deliver.body);
+            let (mut headers, mut chunks) = (Vec::new(), Vec::new());
+            let size = usize::from(deliver.vnet.gso_size);
+            let split = parse(frame, ethernet).is_some_and(|info| {
+                gso::split(frame, &info, size, &[], &mut headers, &mut chunks).is_ok()
+            });
+            if !split {
+                self.forwarder.undelivered(tables, deliver, port_reason(refusal));
+                return self.deliver_failed(deliver, refusal, now);
+            }
+            self.forwarder.split(tables, chunks.len() as u64);
+            for chunk in chunks {
+                let parts = [&headers[chunk.head.range()], &frame[chunk.body.range()]];
+                singles.deliver(VnetHeader::default(), parts);
             }
         }
-        match failure {
+        match singles.failure {
             Some(error) => self.deliver_failed(deliver, &error, now),
+            // The link has come up meanwhile.
+            None if port_reason(refusal) == DropReason::PortDown => {}
             // It was the joining that the device did not like.
             None => {
                 let udp = deliver.vnet.gso_type == vnet::GSO_UDP_L4;
                 let offload = if udp { Offload::CoalesceUdp } else { Offload::CoalesceTcp };
-                self.shared.offload_failed(offload, refusal);
+                if self.offloads.contains(offload) {
+                    self.shared.offload_failed(offload, refusal);
+                }
             }
         }
     }
@@ -86,10 +108,53 @@ impl Worker {
     }
 }
 
+/// What delivering frames one by one needs.
+struct Singles<'a> {
+    port: PortId,
+    queue: &'a mut PortQueue,
+    forwarder: &'a Forwarder,
+    tables: &'a Tables,
+    /// The last error.
+    failure: Option<io::Error>,
+}
+
+impl Singles<'_> {
+    fn deliver(&mut self, vnet: VnetHeader, parts: [&[u8]; 2]) {
+        let len = parts.iter().map(|part| part.len() as u32).sum();
+        let single = Deliver::whole(self.port, vnet, Span { start: 0, len });
+        let gone = self.failure.as_ref().map(port_reason);
+        let gone = gone.filter(|why| matches!(why, DropReason::PortDown | DropReason::PortLost));
+        if let Some(reason) = gone {
+            // The others would fare the same.
+            self.forwarder.undelivered(self.tables, &single, reason);
+            return;
+        }
+        match self.queue.deliver(vnet, parts) {
+            Ok(bytes) => self.forwarder.delivered(self.tables, &single, bytes),
+            Err(error) => {
+                self.forwarder.undelivered(self.tables, &single, port_reason(&error));
+                self.failure = Some(error);
+            }
+        }
+    }
+}
+
+/// Whether a device may have refused a super-frame because it is one: for every reason but that it has no room for a
+/// moment or is gone for good.
+///
+/// A link that is down looks alike at first (`EIO`: kernel `drivers/net/tun.c`, `tun_get_user`), which the first frame
+/// by itself shows.
+fn may_be_refusal(error: &io::Error) -> bool {
+    matches!(port_reason(error), DropReason::PortFailed | DropReason::PortDown)
+}
+
+fn parse(frame: &[u8], ethernet: bool) -> Option<FrameInfo> {
+    if ethernet { FrameInfo::parse(frame) } else { FrameInfo::parse_ip(frame).ok() }
+}
+
 /// What there was to be said of a frame before it was joined with others: at most that its checksum is unfinished.
 fn as_received(frame: &[u8], ethernet: bool) -> VnetHeader {
-    let info = if ethernet { FrameInfo::parse(frame) } else { FrameInfo::parse_ip(frame).ok() };
-    let unfinished = info
+    let unfinished = parse(frame, ethernet)
         .filter(|info| l4::is_partial(frame, info))
         .and_then(|info| Some(VnetHeader::partial(info.l4_offset, l4::checksum_offset(info.l4)?)));
     unfinished.unwrap_or_default()

@@ -64,8 +64,20 @@ impl Node {
         segment: Segment,
         addresses: &[String],
     ) -> Self {
-        let (kind, ipv6_underlay) = (segment.kind, config.local.is_ipv6());
+        let ipv6_underlay = config.local.is_ipv6();
         let dataplane = host.run(|| Dataplane::start(config)).unwrap();
+        Self::with(host, dataplane, ipv6_underlay, segment, addresses)
+    }
+
+    /// The same with a dataplane that runs already.
+    pub(crate) fn with(
+        host: &Namespace,
+        dataplane: Dataplane,
+        ipv6_underlay: bool,
+        segment: Segment,
+        addresses: &[String],
+    ) -> Self {
+        let kind = segment.kind;
         let control = dataplane.control();
         let bridge = segment.id().vni.is_some();
         let id = control.add_segment(segment).unwrap();

@@ -11,7 +11,7 @@ use crate::hosts::{
 };
 
 /// Makes the second host's end the kernel's.
-fn kernel_end(host: &Namespace, local: &str, peer: &str, mtu: u32, learning: bool) {
+pub(crate) fn kernel_end(host: &Namespace, local: &str, peer: &str, mtu: u32, learning: bool) {
     let remotes = [ip(peer)];
     host.add_vxlan(&Vxlan { remotes: &remotes, learning, ..Vxlan::new("vx0", 42, ip(local)) })
         .unwrap();

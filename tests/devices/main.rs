@@ -6,12 +6,15 @@
 
 mod adopted;
 mod affinity;
+mod faults;
 mod hosts;
 mod kernel_peer;
 mod learning;
 mod local;
 mod offloads;
 mod routed;
+mod soak;
 mod trouble;
 mod vxlan;
+mod wire;
 mod workers;

@@ -51,7 +51,7 @@ fn ping_both_families(from: &Namespace, mtu: usize) {
 }
 
 /// Sends 60,000 bytes with one call to be cut into datagrams of 1000 bytes (`UDP_SEGMENT`), and checks them on arrival.
-fn udp_super_frame(hosts: [&Namespace; 2], inner: [&str; 2]) {
+pub(crate) fn udp_super_frame(hosts: [&Namespace; 2], inner: [&str; 2]) {
     let bind = |host: usize| {
         let socket = hosts[host].run(|| UdpSocket::bind((ip(inner[host]), 0))).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();

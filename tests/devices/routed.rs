@@ -13,7 +13,7 @@ use crate::hosts::{
 };
 
 /// One end: the overlay networks lead to the TUN device, and one route to each overlay address of the peer.
-fn end(host: &Namespace, this: usize, underlay_addresses: [&str; 2]) -> Node {
+pub(crate) fn end(host: &Namespace, this: usize, underlay_addresses: [&str; 2]) -> Node {
     let other = 1 - this;
     let segment = Segment::routed(FLANNEL_UDP_PORT);
     let addresses = [format!("{}/16", INNER_V4[this]), format!("{}/64", INNER_V6[this])];

@@ -11,7 +11,7 @@ use crate::hosts::{
     INNER_V4, Node, V4, configure, eventually, inner_addresses, ip, pair, underlay,
 };
 
-fn events(control: &Control) -> Vec<Event> {
+pub(crate) fn events(control: &Control) -> Vec<Event> {
     std::iter::from_fn(|| control.next_event()).collect()
 }
 

@@ -16,6 +16,31 @@ pub(crate) fn set(fd: impl AsFd, level: c_int, name: c_int, value: c_int) -> io:
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Reads an option of a socket whose value is plain integers.
+pub(crate) fn get<T: Default + Copy>(fd: impl AsFd, level: c_int, name: c_int) -> io::Result<T> {
+    let mut value = T::default();
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the descriptor is open as long as it is borrowed; the kernel writes at most `length` bytes, which is the
+    // size of `value`, and any bytes are valid integers.
+    let done = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+}
+
+/// Datagrams that a socket dropped, for want of room or for a wrong checksum (`SO_MEMINFO`, kernel
+/// `include/uapi/linux/sock_diag.h`, `SK_MEMINFO_DROPS`).
+pub(crate) fn drops(fd: impl AsFd) -> io::Result<u32> {
+    const DROPS: usize = 8;
+    get::<[u32; DROPS + 1]>(fd, libc::SOL_SOCKET, libc::SO_MEMINFO).map(|info| info[DROPS])
+}
+
 /// Asks for a receive buffer of `bytes`, past the system's limit where that is allowed.
 pub(crate) fn receive_buffer(fd: impl AsFd, bytes: c_int) -> io::Result<()> {
     set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
