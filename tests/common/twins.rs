@@ -252,7 +252,9 @@ fn counts(mut stats: Stats) -> Stats {
         // Super-frames count as one frame of the port's, and save headers.
         (port.traffic.sent_packets, port.traffic.sent_bytes) = (0, 0);
     }
-    (stats.totals.coalesced, stats.totals.learning_refused) = (0, 0);
+    for totals in std::iter::once(&mut stats.totals).chain(&mut stats.workers) {
+        (totals.coalesced, totals.learning_refused) = (0, 0);
+    }
     stats
 }
 
