@@ -357,21 +357,21 @@ impl Growing {
         batch.bytes(self.first)
     }
 
-    /// Whether a frame with the same tag is of the same flow: addresses, protocol and ports.
+    /// Whether a frame with the same tag is of the same flow: addresses, protocol and ports, wherever they are. One with
+    /// IP options or a tag more is of the flow, too, and must not be overtaken.
     #[inline]
     fn is_flow_of(&self, candidate: &Candidate<'_>, batch: &Batch) -> bool {
         let (info, other) = (&self.info, candidate.info);
         let (first, frame) = (self.first(batch), candidate.frame);
-        let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
+        let l3 = [info, other].map(|info| usize::from(info.l3_offset));
+        let l4 = [info, other].map(|info| usize::from(info.l4_offset));
         info.l3 == other.l3
             && info.l4 == other.l4
-            && info.l3_offset == other.l3_offset
-            && info.l4_offset == other.l4_offset
             && match info.l3 {
-                L3::Ipv4 => same::<8>(first, frame, l3 + 12),
-                _ => same::<32>(first, frame, l3 + 8),
+                L3::Ipv4 => alike::<8>([first, frame], l3.map(|l3| l3 + 12)),
+                _ => alike::<32>([first, frame], l3.map(|l3| l3 + 8)),
             }
-            && same::<4>(first, frame, l4)
+            && alike::<4>([first, frame], l4)
     }
 
     /// Whether a suitable frame of this flow is the next chunk, in every respect.
@@ -383,6 +383,7 @@ impl Growing {
             || self.pieces == most
             || candidate.payload > self.size
             || headers + self.len + candidate.payload > MAX_PACKET
+            || candidate.info.l3_offset != self.info.l3_offset
             || candidate.info.payload_offset != self.info.payload_offset
             || !self.headers_agree(first, candidate)
         {
@@ -503,7 +504,13 @@ fn is_sound(frame: &[u8], info: &FrameInfo) -> bool {
 /// Whether `N` bytes at the same place are the same; of a length known beforehand, so that it is a few instructions.
 #[inline]
 fn same<const N: usize>(one: &[u8], other: &[u8], at: usize) -> bool {
-    match (array_at::<N>(one, at), array_at::<N>(other, at)) {
+    alike::<N>([one, other], [at, at])
+}
+
+/// The same at a place for each.
+#[inline]
+fn alike<const N: usize>([one, other]: [&[u8]; 2], at: [usize; 2]) -> bool {
+    match (array_at::<N>(one, at[0]), array_at::<N>(other, at[1])) {
         (Some(one), Some(other)) => one == other,
         _ => false,
     }

@@ -89,7 +89,7 @@ fn trains_refused(underlay_addresses: [&str; 2]) {
     let right = Node::vxlan(&hosts[1], b, a, &inner_addresses(1));
     let both = [&hosts[0], &hosts[1]];
     if state(&left.control, Offload::UdpGso) != OffloadState::On {
-        println!("this kernel has no trains that could be refused");
+        // A kernel without trains has none to refuse.
         return;
     }
     checked_traffic(both, left.mtu(), Duration::from_millis(300));
