@@ -148,7 +148,18 @@ impl Spec {
             } else if flow % 2 == 0 {
                 frame[20] = 0; // may be fragmented, so that identifications matter
             }
-            let check = overplane::wire::ip::v4_header_checksum(&frame[14..34]);
+            match quirk {
+                17 => frame[20] ^= 0x40, // DF
+                18 => frame[15] = 3,     // congestion experienced
+                19 => {
+                    frame[14] += 1;
+                    frame[17] += 4;
+                    frame.splice(34..34, [1, 1, 1, 0]); // IP options that say nothing
+                }
+                _ => {}
+            }
+            let end = 14 + usize::from(frame[14] & 15) * 4;
+            let check = overplane::wire::ip::v4_header_checksum(&frame[14..end]);
             frame[24..26].copy_from_slice(&check.to_be_bytes());
         }
         let info = FrameInfo::parse(&frame).unwrap();
@@ -170,6 +181,9 @@ impl Spec {
         if quirk == 14 {
             frame[11] ^= 0xf0; // another sender's MAC address
         }
+        if quirk == 20 {
+            frame.splice(12..12, [0x81, 0, 0x20, 0]); // a tag that only gives a priority
+        }
         // Quirk 15 is a segment that was lost, quirk 16 one that comes twice.
         if quirk != 16 {
             *sequence = sequence.wrapping_add(len as u32 * if quirk == 15 { 2 } else { 1 });
@@ -182,7 +196,7 @@ impl Spec {
 fn spec() -> impl Strategy<Value = Spec> {
     let len =
         prop_oneof![4 => Just(100_usize), 1 => Just(60_usize), 1 => 0_usize..120, 1 => Just(1300)];
-    let quirk = prop_oneof![12 => Just(0_u8), 1 => 1_u8..=16];
+    let quirk = prop_oneof![12 => Just(0_u8), 1 => 1_u8..=20];
     (0_u8..3, any::<bool>(), any::<bool>(), len, quirk).prop_map(|(flow, v6, udp, len, quirk)| {
         Spec { flow, v6: v6 && flow > 0, udp: udp && flow > 1, len, quirk }
     })
@@ -292,7 +306,7 @@ fn a_super_frame_holds_what_the_kernel_takes_and_the_next_one_follows() {
 #[test]
 fn each_difference_ends_a_super_frame() {
     // Quirk of the third of five frames, and how they are joined.
-    let cases: [(&str, u8, &[u32]); 12] = [
+    let cases: [(&str, u8, &[u32]); 16] = [
         ("no ACK", 1, &[2, 1, 2]),
         ("another acknowledgement", 2, &[2, 1, 2]),
         ("PSH belongs to the super-frame and ends it", 3, &[3, 2]),
@@ -305,6 +319,10 @@ fn each_difference_ends_a_super_frame() {
         ("a wrong checksum", 12, &[2, 1, 2]),
         ("padding is left behind", 13, &[5]),
         ("a gap", 15, &[3, 2]),
+        ("may be fragmented, or not", 17, &[2, 1, 2]),
+        ("congestion", 18, &[2, 1, 2]),
+        ("IP options", 19, &[2, 1, 2]),
+        ("a VLAN tag", 20, &[2, 1, 2]),
     ];
     for (what, quirk, expected) in cases {
         let mut flows = Flows::default();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ fn trains_refused(underlay_addresses: [&str; 2]) {
     let right = Node::vxlan(&hosts[1], b, a, &inner_addresses(1));
     let both = [&hosts[0], &hosts[1]];
     if state(&left.control, Offload::UdpGso) != OffloadState::On {
-        println!("this kernel has no trains that could be refused");
+        // A kernel without trains has none to refuse.
         return;
     }
     checked_traffic(both, left.mtu(), Duration::from_millis(300));
@@ -139,6 +139,8 @@ fn trains_that_are_refused_half_way_go_singly_over_ipv6() {
 struct Threads {
     /// The error that joined frames meet; 0 for none.
     errno: Arc<AtomicI32>,
+    /// Times that a worker has begun to run with an error, or without.
+    begun: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -147,19 +149,20 @@ const PARTS: u32 = 3;
 
 impl Threads {
     fn start(workers: Vec<Worker>) -> Self {
-        let errno = Arc::new(AtomicI32::new(0));
+        let (errno, begun) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicUsize::new(0)));
         let run = |worker: Worker| {
-            let errno = errno.clone();
+            let (errno, begun) = (errno.clone(), begun.clone());
             // Each error has a thread of its own, for refusals end with the thread.
             thread::spawn(move || {
                 let mut next = Some(worker);
                 while let Some(mut worker) = next.take() {
-                    let errno = errno.clone();
+                    let (errno, begun) = (errno.clone(), begun.clone());
                     let thread = thread::spawn(move || {
                         let current = errno.load(Ordering::Relaxed);
                         if current != 0 {
                             refuse_gathering_writes(PARTS, current).unwrap();
                         }
+                        begun.fetch_add(1, Ordering::Relaxed);
                         while errno.load(Ordering::Relaxed) == current {
                             if worker.turn(Some(Duration::from_millis(5))).unwrap() == Turn::Stopped
                             {
@@ -173,11 +176,17 @@ impl Threads {
             })
         };
         let threads = workers.into_iter().map(run).collect();
-        Self { errno, threads }
+        Self { errno, begun, threads }
     }
 
+    /// Makes joined frames meet another error from now on.
     fn refuse(&self, errno: i32) {
-        self.errno.store(errno, Ordering::Relaxed);
+        let begun = self.begun.load(Ordering::Relaxed);
+        if self.errno.swap(errno, Ordering::Relaxed) != errno {
+            eventually(5, "all workers do so", || {
+                self.begun.load(Ordering::Relaxed) >= begun + self.threads.len()
+            });
+        }
     }
 
     fn join(self) {

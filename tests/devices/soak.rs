@@ -93,8 +93,8 @@ impl Course {
             // What sockets have dropped is looked at once a second.
             thread::sleep(Duration::from_millis(1100));
             let accounted = self.accounted() - before;
-            println!("{name}: {} of {sent} datagrams lost, {accounted} drops", sent - arrived);
-            assert!(sent - arrived <= accounted, "{name}: lost without a trace");
+            let lost = sent - arrived;
+            assert!(lost <= accounted, "{name}: {lost} of {sent} lost, and {accounted} drops");
         }
         for host in &self.hosts {
             assert_eq!(host.checksum_errors().unwrap(), 0, "{name}");
@@ -121,7 +121,7 @@ fn stream(hosts: [&Namespace; 2], to: usize, random: &mut Random) {
 fn flow(hosts: [&Namespace; 2], to: usize, mtu: usize, random: &mut Random) -> [u64; 2] {
     let (to, headers) = address(random, to);
     let duration = Duration::from_millis(random.of(20..=500));
-    let what = UdpFlow { seed: random.next(), packet: mtu - headers, duration };
+    let what = UdpFlow { seed: random.number(), packet: mtu - headers, duration };
     let report = udp_flow(hosts[0], hosts[1], to, what).unwrap();
     [report.sent, report.received + report.overflowed]
 }
@@ -143,7 +143,8 @@ fn switch(nodes: &[Node], until: Instant, mut random: Random) {
     }
 }
 
-/// Soaks all courses at once. `SOAK_SEED` repeats the choices of an earlier run.
+/// Soaks all courses at once. The environment variable `SOAK_SEED` repeats the choices of an earlier run.
+#[allow(clippy::print_stdout, reason = "shows when the test fails")]
 fn soak(time: Duration) {
     let given = env::var("SOAK_SEED").ok().map(|seed| seed.parse().unwrap());
     let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));

@@ -16,9 +16,10 @@ use crate::{Namespace, Pattern, Random, sockopt};
 const WINDOW: u64 = 128;
 /// How long the sender waits for the window to move before it takes what is on its way for lost.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How long nothing arrives until the flow has drained, and how long it may take.
-const QUIET: Duration = Duration::from_millis(100);
-const DRAIN: Duration = Duration::from_secs(2);
+/// How long the last datagrams are waited for, which may be long on a busy machine.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How often the receiver looks whether it is over.
+const TICK: Duration = Duration::from_millis(20);
 /// The most datagrams in a row of one size.
 const RUN: u64 = 16;
 /// Bytes of the number that every datagram which has room for it begins with.
@@ -120,7 +121,7 @@ pub fn udp_flow(
     let run = || {
         let far = receiver(server, server_addr)?;
         let near = sender(client, far.local_addr()?)?;
-        far.set_read_timeout(Some(QUIET))?;
+        far.set_read_timeout(Some(TICK))?;
         let progress = Progress::default();
         thread::scope(|scope| {
             let receiving = scope.spawn(|| {
@@ -129,6 +130,7 @@ pub fn udp_flow(
                 received
             });
             let sent = send(&near, &what, &progress);
+            progress.taken.store(*sent.as_ref().unwrap_or(&0), Ordering::Release);
             progress.over.store(true, Ordering::Release);
             let received = receiving.join().unwrap_or_else(|p| panic::resume_unwind(p))?;
             Ok(FlowReport { sent: sent?, received, overflowed: sockopt::drops(&far)?.into() })
@@ -143,6 +145,8 @@ struct Progress {
     /// Numbers in use so far, and the one that is due next at the receiver.
     sent: AtomicU64,
     next: AtomicU64,
+    /// How many datagrams were sent in all, once it is over.
+    taken: AtomicU64,
     over: AtomicBool,
     failed: AtomicBool,
 }
@@ -175,14 +179,14 @@ fn receive(socket: &UdpSocket, what: &UdpFlow, progress: &Progress) -> io::Resul
     let (mut buffer, mut scratch) = (vec![0; 1 << 16], Vec::new());
     let (mut due, mut received, mut end) = ([0; 2], 0, None);
     loop {
-        if progress.over.load(Ordering::Acquire)
-            && Instant::now() > *end.get_or_insert_with(|| Instant::now() + DRAIN)
-        {
-            return Ok(received);
+        if progress.over.load(Ordering::Acquire) {
+            let late = Instant::now() > *end.get_or_insert_with(|| Instant::now() + DRAIN);
+            if late || received >= progress.taken.load(Ordering::Acquire) {
+                return Ok(received);
+            }
         }
         let length = match socket.recv(&mut buffer) {
             Ok(length) => length,
-            Err(e) if timed_out(&e) && end.is_some() => return Ok(received),
             Err(e) if timed_out(&e) || e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };

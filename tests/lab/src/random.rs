@@ -18,7 +18,7 @@ impl Random {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.state)
     }
@@ -27,7 +27,7 @@ impl Random {
     pub fn of(&mut self, range: RangeInclusive<u64>) -> u64 {
         let (start, end) = range.into_inner();
         let span = end.saturating_sub(start).saturating_add(1);
-        start + self.next() % span
+        start + self.number() % span
     }
 
     /// A number from `low` to `high`, small ones as likely as large ones: each order of magnitude gets its share.
@@ -53,6 +53,6 @@ mod tests {
         }
         assert_eq!(seen, [true; 4]);
         assert_eq!(random.of(5..=5), 5);
-        assert_ne!(Random::new(1).next(), Random::new(2).next());
+        assert_ne!(Random::new(1).number(), Random::new(2).number());
     }
 }
