@@ -216,6 +216,15 @@ impl Batch {
         true
     }
 
+    /// Takes the next free slot as holding one datagram of `len` bytes from `source`, in which is a super-frame of UDP
+    /// datagrams of `size` bytes of payload each; see [`vxlan::holds_super_frame`](crate::wire::vxlan::holds_super_frame).
+    ///
+    /// Returns `false`, and takes nothing, when the batch is full or `len` exceeds [`MAX_FRAME`].
+    pub fn commit_super_frame(&mut self, len: usize, size: u16, source: SocketAddr) -> bool {
+        let vnet = VnetHeader { gso_size: size, ..VnetHeader::default() };
+        self.take(len, vnet, source.ip().into())
+    }
+
     #[inline]
     fn take(&mut self, len: usize, vnet: VnetHeader, source: SourceKey) -> bool {
         if self.used == self.slots || len > MAX_FRAME {

@@ -208,6 +208,7 @@ impl Forwarder {
         }
         origins.accepted(datagram.len());
         batch.strip(index, vxlan::HEADER_LEN);
+        let size = batch.vnet(index).gso_size;
         let frame = batch.frame_mut(index);
         let (to, from) = addresses(frame)?;
         if origins.recent.source != Some(from) {
@@ -235,7 +236,7 @@ impl Forwarder {
         };
         let parsed = FrameInfo::parse(frame);
         let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
-        let unfinished = recognise(frame, info, segment.mtu);
+        let unfinished = recognise(frame, info, segment.mtu, size);
         let mut emitter = self.emitter(context, segment, output);
         let Some(port) = target else {
             let targets =

@@ -215,8 +215,9 @@ impl Emitter<'_> {
         let partial = unfinished.is_some();
         if port.offload {
             // Neither a super-frame of the peer's nor what is too large for the overlay.
-            let whole = batch.span(index).len <= self.segment.mtu + u32::from(info.l3_offset);
-            if !whole {
+            let fits = batch.span(index).len <= self.segment.mtu + u32::from(info.l3_offset);
+            let one = fits && !unfinished.as_ref().is_some_and(VnetHeader::is_gso);
+            if !one {
                 self.coalescer.end_all(batch, self.output);
             } else if self.coalescer.join(batch, index, info, partial, port.id, self.output) {
                 return Ok(1);
@@ -366,14 +367,33 @@ fn skip(span: Span, bytes: u32) -> Span {
 /// A kernel VXLAN peer whose underlay keeps offloads (a veth pair, most often) leaves inner checksums partial, and
 /// sends TCP super-frames as one datagram. A TCP segment above the segment's MTU is such a super-frame: cut to the MTU
 /// it is what the peer would have sent on another wire. Whatever else is that large, from a peer with a larger MTU, is
-/// left as it is.
+/// left as it is. Of UDP super-frames the kernel tells the `size` of each datagram's payload, otherwise 0.
 #[inline(always)]
-pub(super) fn recognise(frame: &mut [u8], info: &FrameInfo, mtu: u32) -> Option<VnetHeader> {
+pub(super) fn recognise(
+    frame: &mut [u8],
+    info: &FrameInfo,
+    mtu: u32,
+    size: u16,
+) -> Option<VnetHeader> {
     let packet = frame.len() - usize::from(info.l3_offset);
     match l4::is_partial(frame, info) {
         false if packet <= mtu as usize => None,
+        true if size > 0 => Some(udp_super_frame(frame, info, size)),
         partial => unfinished(frame, info, mtu, partial),
     }
+}
+
+/// What is unfinished about UDP datagrams of `size` bytes of payload in one: checksums, and lengths as well if there are
+/// several. The kernel says their size, and so that there is no padding.
+#[cold]
+fn udp_super_frame(frame: &[u8], info: &FrameInfo, size: u16) -> VnetHeader {
+    let partial = l4::checksum_offset(info.l4).unwrap_or(0);
+    let whole = VnetHeader::partial(info.l4_offset, partial);
+    let payload = frame.len() - usize::from(info.payload_offset);
+    if info.l4 != L4::Udp || info.ip_end as usize != frame.len() || payload <= size.into() {
+        return whole;
+    }
+    VnetHeader { gso_type: vnet::GSO_UDP_L4, gso_size: size, hdr_len: info.payload_offset, ..whole }
 }
 
 /// The rare side of [`recognise`].

@@ -214,7 +214,7 @@ impl Forwarder {
             },
         };
         let port = port.ok_or(DropReason::NoRoute)?;
-        let unfinished = recognise(packet, info, segment.mtu);
+        let unfinished = recognise(packet, info, segment.mtu, 0);
         let mut emitter = self.emitter(context, segment, output);
         emitter.deliver_recognised(batch, index, unfinished, info, port).map(Fate::Forwarded)
     }

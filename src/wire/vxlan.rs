@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::array_at;
+use super::frame::{FrameInfo, L4};
+use super::{array_at, l4};
 
 /// Length in bytes of the VXLAN header (RFC 7348 §5).
 pub const HEADER_LEN: usize = 8;
@@ -155,6 +156,28 @@ pub fn decode(bytes: &[u8], reserved: ReservedBits) -> Result<Vni, DecodeError> 
         return Err(DecodeError::ReservedBits);
     }
     Ok(Vni(vni as u32))
+}
+
+/// Whether a datagram that the kernel says to consist of chunks of `size` bytes is a single one, with a super-frame of UDP
+/// datagrams of that much payload each in it.
+///
+/// A kernel VXLAN device hands a UDP super-frame to its underlay as one datagram with the inner chunk size, and a socket
+/// on the same host gets it like that (kernel `net/ipv4/udp.c`, `udp_cmsg_recv`): the size looks like that of datagrams
+/// joined on reception. They are told apart by the inner IP packet, which here goes to the end, and whose UDP checksum
+/// is partial.
+#[must_use]
+pub fn holds_super_frame(datagram: &[u8], size: u16) -> bool {
+    // Bare IP in UDP never begins like this.
+    let is_vxlan = |first: &u8| first & FLAG_VNI != 0 && !matches!(first >> 4, 4 | 6);
+    let frame = datagram.first().filter(|first| is_vxlan(first)).and(datagram.get(HEADER_LEN..));
+    let Some((frame, info)) = frame.and_then(|frame| Some((frame, FrameInfo::parse(frame)?)))
+    else {
+        return false;
+    };
+    info.l4 == L4::Udp
+        && info.ip_end as usize == frame.len()
+        && frame.len() - usize::from(info.payload_offset) > size.into()
+        && l4::is_partial(frame, &info)
 }
 
 #[cfg(test)]

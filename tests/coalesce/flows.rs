@@ -391,3 +391,46 @@ fn frames_above_the_segments_mtu_are_not_joined() {
     let frames = train(&Spec { udp: true, len: 1500, ..TCP }, 3);
     assert_eq!(joined(&frames), [1, 1, 1]);
 }
+
+/// A kernel peer's UDP super-frame, which its socket hands over with the size of the inner datagrams.
+#[test]
+fn a_kernel_peers_udp_super_frame_stays_one() {
+    for payload in [640, 6400] {
+        let (frame, vnet) = udp_super_frame(host(2), host(1), &vec![7; payload], 64);
+        let datagram = vxlan(vni(1), &frame);
+        assert!(vxlan::holds_super_frame(&datagram, 64));
+        let (tables, _) = node();
+        let (mut batch, mut output) = (Batch::new(2), Output::new());
+        batch.next_slot(0).unwrap()[..datagram.len()].copy_from_slice(&datagram);
+        assert!(batch.commit_super_frame(datagram.len(), 64, vtep(2)));
+        assert!(batch.push_datagram(&vxlan(vni(1), &udp(host(2), host(1), b"next")), vtep(2)));
+        let mut forwarder = Forwarder::new(0);
+        forwarder.set_offloads(Offloads::ALL);
+        let now = Duration::from_secs(1);
+        forwarder.from_underlay(&tables, now, vxlan::PORT, &mut batch, &mut output);
+        let [first, next] = output.delivers() else { panic!("{output:?}") };
+        assert_eq!((first.vnet, next.vnet), (vnet, VnetHeader::default()));
+        assert_eq!(output.frame(&batch, first).collect::<Vec<_>>().concat(), frame);
+        vnet.validate(frame.len()).unwrap();
+    }
+}
+
+#[test]
+fn only_a_udp_super_frame_is_taken_for_one() {
+    let (super_frame, _) = udp_super_frame(host(2), host(1), &[7; 640], 64);
+    let whole = vxlan(vni(1), &super_frame);
+    assert!(!vxlan::holds_super_frame(&whole, 640), "one datagram is none");
+    let (one, _) = unfinished(udp(host(2), host(1), &[7; 64]));
+    let datagram = vxlan(vni(1), &one);
+    let train = datagram.repeat(10);
+    assert!(!vxlan::holds_super_frame(&train, datagram.len() as u16), "a train");
+    assert!(!vxlan::holds_super_frame(&train, 64), "a train with another size");
+    let complete = vxlan(vni(1), &udp(host(2), host(1), &[7; 640]));
+    assert!(!vxlan::holds_super_frame(&complete, 64), "nothing is unfinished about it");
+    let (stream, _) = tcp_super_frame(host(2), host(1), &[7; 640], 64);
+    assert!(!vxlan::holds_super_frame(&vxlan(vni(1), &stream), 64), "TCP is told by its length");
+    assert!(!vxlan::holds_super_frame(&super_frame[14..], 64), "a bare packet");
+    for len in 0..whole.len() {
+        assert!(!vxlan::holds_super_frame(&whole[..len], 64), "cut to {len}");
+    }
+}

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
-use overplane::{Config, DropReason, Segment, Vni};
-use overplane_lab::{Namespace, Transfer, Vxlan, privileged, tcp_transfer};
+use overplane::{Config, DropReason, Offload, Offloads, Segment, Vni};
+use overplane_lab::{
+    Namespace, Transfer, UdpLoad, UdpSender, Vxlan, ping_ok, privileged, tcp_transfer,
+};
 
 use crate::hosts::{
-    INNER_V4, Node, V4, V6, configure, inner_addresses, ip, ping_around_the_mtu, tcp_both_ways,
-    underlay,
+    INNER_V4, INNER_V6, Node, V4, V6, configure, eventually, inner_addresses, ip,
+    ping_around_the_mtu, tcp_both_ways, underlay,
 };
 
 /// Makes the second host's end the kernel's.
@@ -49,6 +51,33 @@ fn is_a_peer_of_a_kernel_that_does_not_learn() {
     if privileged("is_a_peer_of_a_kernel_that_does_not_learn") {
         check(V4, 1450, false);
     }
+}
+
+/// UDP super-frames arrive from the kernel whole, with the size of their datagrams: each of these has to reach the
+/// receiver as it was sent, whatever the switches say.
+#[test]
+fn the_kernels_udp_super_frames_are_datagrams_in_the_end() {
+    if !privileged("the_kernels_udp_super_frames_are_datagrams_in_the_end") {
+        return;
+    }
+    let hosts = underlay();
+    let node = Node::vxlan(&hosts[0], V4[0], V4[1], &inner_addresses(0));
+    kernel_end(&hosts[1], V4[1], V4[0], 1450, true);
+    for inner in [INNER_V4, INNER_V6] {
+        assert!(ping_ok(&hosts[1], ip(inner[0]), 100));
+        // Super-frames below and above the MTU, and with chunks of both sizes.
+        for (payload, per_call) in [(64, 4), (64, 64), (1200, 2), (1200, 40)] {
+            for set in [Offloads::ALL, Offloads::ALL.without(Offload::UdpGro)] {
+                node.control.set_offloads(set);
+                let how = UdpSender { payload, flows: 1, per_call, joined: false };
+                let to = SocketAddr::new(ip(inner[0]), 0);
+                let load = UdpLoad::start(&hosts[1], &hosts[0], to, how).unwrap();
+                eventually(5, "datagrams of the size that was sent", || load.arrived() > 5000);
+                load.stop().unwrap();
+            }
+        }
+    }
+    node.finish();
 }
 
 /// On a veth pair the kernel hands its TCP super-frames over whole, and they must stay whole: cut to pieces, or worse,

@@ -1,7 +1,10 @@
 //! What a worker receives datagrams with.
 
+use std::net::SocketAddr;
+
 use crate::batch::Batch;
 use crate::io::sys::receive::ReceiveGroup;
+use crate::wire::vxlan;
 
 /// Bytes that one receive aims at: what is read is still in the cache (L2) when it is forwarded and written.
 const BYTES: usize = 256 << 10;
@@ -55,7 +58,7 @@ impl Receiver {
                     close_gap(batch, gap, message.len);
                 }
                 match message.stride {
-                    Some(stride) => batch.commit_train(message.len, stride, source),
+                    Some(stride) => commit_joined(batch, message.len, stride, source),
                     None => batch.commit_datagram(message.len, source),
                 }
             });
@@ -68,6 +71,17 @@ impl Receiver {
             self.adapt(count, bytes, datagrams);
         }
         truncated
+    }
+}
+
+/// Takes what the kernel has joined, or never cut, into the next free slot.
+fn commit_joined(batch: &mut Batch, len: usize, stride: usize, source: SocketAddr) -> bool {
+    let datagram = batch.next_slot(0).and_then(|slot| slot.get(..len)).unwrap_or_default();
+    match u16::try_from(stride) {
+        Ok(size) if vxlan::holds_super_frame(datagram, size) => {
+            batch.commit_super_frame(len, size, source)
+        }
+        _ => batch.commit_train(len, stride, source),
     }
 }
 
