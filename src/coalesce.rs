@@ -122,6 +122,9 @@ impl Coalescer {
         port: PortId,
         output: &mut Output,
     ) -> bool {
+        if !self.tcp && !self.udp {
+            return false;
+        }
         self.next = 0;
         let frame = batch.frame(index);
         let Some(tag) = flow_tag(frame, info) else {

@@ -104,6 +104,7 @@ pub fn split(
     for copy in copies.chunks_exact_mut(header) {
         copy.copy_from_slice(original);
     }
+    chunks.reserve(count);
     let bodies = frame[start..end].chunks(size);
     for (index, (head, body)) in headers[first..].chunks_exact_mut(header).zip(bodies).enumerate() {
         let place = Place { index, offset: index * size, last: index + 1 == count };
@@ -185,21 +186,33 @@ impl Template {
     /// Completes a copy of the prepared headers for one chunk.
     #[inline]
     fn write(&self, head: &mut [u8], place: Place, body: &[u8]) {
-        let (l3, l4) = (self.l3, self.l4);
         let end = head.len() + body.len();
-        let l4_len = (end - l4) as u16;
+        let l4_len = (end - self.l4) as u16;
+        // The parts that are written, each of a length known beforehand: one check instead of one a field.
+        let Some((before, transport)) = head.split_at_mut_checked(self.l4) else { return };
+        let Some(network) = before.get_mut(self.l3..) else { return };
         if self.v4 {
-            let (len, id) =
-                ((end - l3) as u16, self.identification.wrapping_add(place.index as u16));
-            put_u16(head, l3 + 2, len);
-            put_u16(head, l3 + 4, id);
+            let Some(ip) = network.first_chunk_mut::<12>() else { return };
+            let len = (end - self.l3) as u16;
+            let id = self.identification.wrapping_add(place.index as u16);
             let sum = self.network + u32::from(len) + u32::from(id);
-            put_u16(head, l3 + 10, checksum::finish(checksum::fold(sum.into())));
+            ip[2..4].copy_from_slice(&len.to_be_bytes());
+            ip[4..6].copy_from_slice(&id.to_be_bytes());
+            ip[10..12].copy_from_slice(&check(sum).to_be_bytes());
         } else {
-            put_u16(head, l3 + 4, (end - l3 - V6_HEADER_LEN) as u16);
+            let Some(ip) = network.first_chunk_mut::<6>() else { return };
+            let len = (end - self.l3 - V6_HEADER_LEN) as u16;
+            ip[4..6].copy_from_slice(&len.to_be_bytes());
         }
-        let mut sum = self.transport + u32::from(l4_len) + u32::from(checksum::sum(body));
-        let field = if self.tcp {
+        let sum = self.transport + u32::from(l4_len) + u32::from(checksum::sum(body));
+        // A sum of zero goes out as all ones: zero would mean "no checksum" in UDP (RFC 768) and means the same number
+        // in TCP.
+        let finish = |sum| match check(sum) {
+            0 => 0xffff,
+            check => check,
+        };
+        if self.tcp {
+            let Some(tcp) = transport.first_chunk_mut::<18>() else { return };
             let sequence = self.sequence.wrapping_add(place.offset as u32);
             let mut flags = self.flags;
             if !place.last {
@@ -208,25 +221,22 @@ impl Template {
             if place.index > 0 {
                 flags &= !CWR;
             }
-            let (high, low) = ((sequence >> 16) as u16, sequence as u16);
-            put_u16(head, l4 + 4, high);
-            put_u16(head, l4 + 6, low);
-            put_u16(head, l4 + 12, flags);
-            sum += u32::from(high) + u32::from(low) + u32::from(flags);
-            l4 + 16
+            let sum = sum + (sequence >> 16) + (sequence & 0xffff) + u32::from(flags);
+            tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+            tcp[12..14].copy_from_slice(&flags.to_be_bytes());
+            tcp[16..18].copy_from_slice(&finish(sum).to_be_bytes());
         } else {
-            put_u16(head, l4 + 4, l4_len);
-            sum += u32::from(l4_len);
-            l4 + 6
-        };
-        // A sum of zero goes out as all ones: zero would mean "no checksum" in UDP (RFC 768) and means the same number
-        // in TCP.
-        let check = match checksum::finish(checksum::fold(sum.into())) {
-            0 => 0xffff,
-            check => check,
-        };
-        put_u16(head, field, check);
+            let Some(udp) = transport.first_chunk_mut::<8>() else { return };
+            udp[4..6].copy_from_slice(&l4_len.to_be_bytes());
+            udp[6..8].copy_from_slice(&finish(sum + u32::from(l4_len)).to_be_bytes());
+        }
     }
+}
+
+/// The checksum field for a sum that is not folded.
+#[inline]
+fn check(sum: u32) -> u16 {
+    checksum::finish(checksum::fold(sum.into()))
 }
 
 /// Takes a 16-bit field out and leaves zero.
