@@ -27,10 +27,10 @@ pub const MAX_FRAME: usize = 65_600;
 const STRIDE: usize = HEADROOM + MAX_FRAME;
 const _: () = assert!(STRIDE.is_multiple_of(64) && !STRIDE.is_multiple_of(128));
 
-/// Default number of slots of a batch, in frames.
+/// Default number of slots of a batch.
 pub const DEFAULT_SLOTS: usize = 64;
 
-/// Largest number of slots of a batch, in frames.
+/// Largest number of slots of a batch.
 pub const MAX_SLOTS: usize = 1024;
 
 /// The most datagrams that one slot holds, as many as one send can have joined (kernel `include/linux/udp.h`,
@@ -69,7 +69,7 @@ struct Frame {
     source: SourceKey,
 }
 
-/// Received frames in slots with [`HEADROOM`] bytes in front.
+/// Received frames in slots with [`HEADROOM`] bytes in front; within a train there are none between the datagrams.
 #[derive(Debug)]
 pub struct Batch {
     memory: Box<[u8]>,
@@ -113,6 +113,12 @@ impl Batch {
     #[inline]
     pub fn len(&self) -> usize {
         self.frames.len()
+    }
+
+    /// Whether several frames share a slot, so that not each has headroom.
+    #[inline]
+    pub(crate) fn has_trains(&self) -> bool {
+        self.frames.len() > self.used
     }
 
     /// Whether no frame is held.
@@ -306,7 +312,7 @@ impl Batch {
     pub(crate) fn prepend(&mut self, index: usize, header: &[u8], keep: usize) -> Span {
         debug_assert!(header.len() <= HEADROOM);
         // Within a train the room in front is the frame before.
-        debug_assert!(self.frames.len() == self.used);
+        debug_assert!(!self.has_trains());
         let span = self.frames[index].span;
         let end = span.start as usize;
         let start = end - header.len();

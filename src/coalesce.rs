@@ -19,9 +19,12 @@ use crate::wire::{Fragment, FrameInfo, L3, L4, VnetHeader, array_at, put_u16, u1
 /// Flows of which a super-frame can grow at one time; with more, one of them has to end.
 const MAX_FLOWS: usize = 32;
 
-/// The most frames of one super-frame: what a gathering write takes at a time with room for the headers, and half of
-/// the datagrams that Linux accepts since 6.9 (kernel `include/linux/udp.h`, `UDP_MAX_SEGMENTS`: 128, before 64).
+/// The most frames of one super-frame: with what goes in front of them 128 runs of one gathering write, which are kept on
+/// the stack. Enough for 64 KiB of segments above 520 bytes.
 pub(crate) const MAX_JOINED: usize = 126;
+
+/// The most datagrams of one super-frame that every kernel takes (kernel `include/linux/udp.h`, `UDP_MAX_SEGMENTS`, before
+/// Linux 6.9).
 const MAX_UDP: usize = 64;
 
 /// Largest IPv4 total length; that of IPv6 payload is larger by the header, which is not made use of.

@@ -33,7 +33,7 @@ pub struct Config {
     /// kernel deals them out by hash, of the frame where they come from a device and of the datagram's addresses and
     /// ports where they come from the underlay. [`Stats::workers`](crate::Stats::workers) shows what each gets.
     pub workers: usize,
-    /// Largest number of frames per turn and source, 1 to [`limits::MAX_SLOTS`](crate::limits::MAX_SLOTS);
+    /// Slots for frames, super-frames or trains that one read of a source takes, 1 to [`limits::MAX_SLOTS`](crate::limits::MAX_SLOTS);
     /// default 64. Each costs about 64 KiB of address space per worker.
     pub batch: usize,
     /// UDP source ports over which VXLAN flows are spread, 0 to 64; default 4.
@@ -51,6 +51,10 @@ pub struct Config {
     pub send_buffer: usize,
     /// Forbid fragmentation of datagrams on the underlay; default `true`, as a VTEP must not fragment (RFC 7348
     /// §4.3).
+    ///
+    /// With `false`, a VTEP whose path is narrower than the segment's MTU allows has its trains refused, because trains
+    /// are never fragmented: every datagram then costs a call of its own, and before Linux 6.14 `udp-gso` is taken out
+    /// for all VTEPs.
     pub dont_fragment: bool,
     /// What becomes of VXLAN datagrams with reserved bits set; default: refused, as Linux does.
     pub reserved_bits: ReservedBits,

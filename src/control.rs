@@ -102,15 +102,16 @@ impl Control {
                 format_args!("it is a {}, and the segment takes a {wanted}", device.kind()),
             ));
         }
-        for (offload, why) in device.missing() {
-            self.shared.switches.unavailable(offload, why);
-        }
+        let missing: Vec<_> = device.missing().collect();
         let (name, offload) = (device.name().to_owned(), device.has_vnet_header());
         let add = Change::AddPort { segment, name, offload };
         let queues = device.into_queues(self.shared.config.workers)?;
         let registry = lock(&self.shared.registry);
         let arrivals = Arrivals { queues, ..Arrivals::default() };
         let (ports, _) = self.apply_locked(registry, vec![add], arrivals)?;
+        for (offload, why) in missing {
+            self.shared.switches.unavailable(offload, why);
+        }
         ports.first().copied().ok_or_else(|| Error::not_found("the port just added"))
     }
 
@@ -442,11 +443,12 @@ impl Control {
         stats
     }
 
-    /// Switches offloads on and off while traffic flows; each worker follows before its next batch.
+    /// Switches offloads on and off while traffic flows; each worker follows at its next turn.
     ///
     /// What is in the set is made use of as far as it works here, also what has failed before: it is tried again. What
     /// needs another offload is off without it, see [`Offloads::usable`]. Frames that are under way arrive in either
-    /// case.
+    /// case, but for a train that the kernel is putting into a socket in the very moment in which `udp-gro` is switched
+    /// off: of that one only the first datagram may arrive.
     pub fn set_offloads(&self, wanted: Offloads) {
         self.shared.switches.want(wanted);
         self.shared.wake();

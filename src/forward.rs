@@ -138,7 +138,8 @@ impl Forwarder {
     /// `now` is the time since any fixed origin, the same as in [`Tables::apply`].
     ///
     /// # Panics
-    /// When the tables were made for fewer workers than this one's number.
+    /// When the tables were made for fewer workers than this one's number, or the batch holds trains, which come from
+    /// the underlay.
     pub fn from_port(
         &mut self,
         tables: &Tables,
@@ -147,6 +148,7 @@ impl Forwarder {
         batch: &mut Batch,
         output: &mut Output,
     ) {
+        assert!(!batch.has_trains(), "a batch from a port holds trains");
         let context = self.context(tables, now);
         let attached =
             tables.port(port).and_then(|port| Some((port, tables.segment(port.segment)?)));

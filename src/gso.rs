@@ -149,6 +149,11 @@ impl Template {
     fn prepare(head: &mut [u8], info: &FrameInfo) -> Option<Self> {
         let (l3, l4) = (usize::from(info.l3_offset), usize::from(info.l4_offset));
         let (v4, tcp) = (info.l3 == L3::Ipv4, info.l4 == L4::Tcp);
+        // All that is written is there.
+        let (network_len, transport_len) = (if v4 { 12 } else { 6 }, if tcp { 18 } else { 8 });
+        if l4 < l3 + network_len || head.len() < l4 + transport_len {
+            return None;
+        }
         // The sum without the length of which it is part: that of no bytes.
         let pseudo = pseudo_sum(head, &FrameInfo { ip_end: info.l4_offset.into(), ..*info })?;
         let mut template = Self {

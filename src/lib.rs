@@ -86,6 +86,9 @@
 //!   replication* to each VTEP of its *flood list*. **Split horizon**: never from VTEP to VTEP.
 //! - **encap / decap**: wrapping and unwrapping. **entropy**: the outer source port, from the inner flow.
 //! - **super-frame**: a frame above the MTU that stands for several; its *chunks* are what a wire carries.
+//! - **train**: datagrams of one length to one VTEP that are sent or received in one piece; its **stride** is that length.
+//! - **joined** (coalesced) frames: those of one flow that arrived together and are written to a device as a super-frame.
+//! - **offload**: what the kernel does for many frames at once, or is spared; see [`Offload`].
 //! - **batch**: frames handled together. **snapshot / version**: the tables as a worker sees them during a batch.
 //!
 //! # Features

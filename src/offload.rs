@@ -40,9 +40,11 @@ offloads! {
     Uso, "uso",
         "Devices give super-frames of UDP datagrams (`TUN_F_USO4`, `TUN_F_USO6`; Linux 6.2); needs `checksum`.";
     CoalesceTcp, "coalesce-tcp",
-        "TCP frames of one flow that arrive together are written to devices as one super-frame.";
+        "Devices take TCP super-frames: those of peers and of other devices whole, and frames of one flow that arrive \
+         together as one.";
     CoalesceUdp, "coalesce-udp",
-        "UDP frames of one flow and length that arrive together are written to devices as one super-frame (Linux 6.2).";
+        "Devices take super-frames of UDP datagrams: those of peers and of other devices whole, and frames of one flow and \
+         length that arrive together as one (Linux 6.2).";
     UdpGso, "udp-gso",
         "Datagrams of one length to one VTEP leave with one call (`UDP_SEGMENT`; Linux 4.18).";
     UdpGro, "udp-gro",

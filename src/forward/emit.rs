@@ -132,11 +132,7 @@ impl Emitter<'_> {
         }
         let parsed = if info.is_none() { FrameInfo::parse(batch.frame(index)) } else { None };
         let info = info.or(parsed.as_ref()).ok_or(DropReason::Truncated)?;
-        if vnet.is_gso() {
-            return self.emit_split(batch, index, vnet, info, targets);
-        }
-        let packet = batch.span(index).len - u32::from(info.l3_offset);
-        if !vteps.is_empty() && packet > self.segment.mtu {
+        if !vteps.is_empty() && self.exceeds_mtu(batch.span(index).len, vnet, info) {
             // The underlay's limit is none for the ports of this node.
             let local = match *targets {
                 Targets::Flood { tables, ports, except, .. } => {
@@ -150,6 +146,9 @@ impl Emitter<'_> {
             let delivered = self.emit_any(batch, index, vnet, Some(info), &local)?;
             self.context.counters.dropped(DropReason::UnderlayTooBig, vteps.len() as u64);
             return Ok(delivered + vteps.len() as u64);
+        }
+        if vnet.is_gso() {
+            return self.emit_split(batch, index, vnet, info, targets);
         }
         if vnet.needs_checksum() {
             let (start, offset) = (usize::from(vnet.csum_start), usize::from(vnet.csum_offset));
@@ -170,6 +169,25 @@ impl Emitter<'_> {
             }
         }
         Ok(delivered + vteps.len() as u64)
+    }
+
+    /// Whether a frame of `len` bytes, or a chunk of it, is too large for the underlay.
+    fn exceeds_mtu(&self, len: u32, vnet: VnetHeader, info: &FrameInfo) -> bool {
+        if !vnet.is_gso() {
+            return len - u32::from(info.l3_offset) > self.segment.mtu;
+        }
+        let room = self.room(info);
+        match info.l4 {
+            // A TCP stream can be cut anywhere; the bounds of UDP datagrams are the sender's.
+            L4::Tcp => room == 0,
+            _ => usize::from(vnet.gso_size) > room,
+        }
+    }
+
+    /// Payload that fits behind these headers, in bytes.
+    fn room(&self, info: &FrameInfo) -> usize {
+        let headers = usize::from(info.payload_offset - info.l3_offset);
+        (self.segment.mtu as usize).saturating_sub(headers)
     }
 
     /// The source port for a frame, if the segment can carry it over the underlay.
@@ -269,14 +287,7 @@ impl Emitter<'_> {
         let mut size = usize::from(vnet.gso_size);
         let vteps = targets.vteps();
         if !vteps.is_empty() {
-            let room = (self.segment.mtu as usize)
-                .saturating_sub(usize::from(info.payload_offset - info.l3_offset));
-            // A TCP stream can be cut anywhere; the bounds of UDP datagrams are the sender's.
-            match info.l4 {
-                L4::Tcp if room > 0 => size = size.min(room),
-                _ if size > room => return Err(DropReason::TooBig),
-                _ => {}
-            }
+            size = size.min(self.room(info));
         }
         let header;
         let prefix: &[u8] = match self.segment.id.vni {

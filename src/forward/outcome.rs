@@ -10,7 +10,9 @@ use crate::tables::Tables;
 
 use super::Forwarder;
 
-/// Whoever carries an output out reports the outcome of each descriptor here, exactly once.
+/// Whoever carries an output out reports the outcome here: of each datagram of a [`Transmit`] and of each [`Deliver`],
+/// exactly once. Frames of [`Output::joined`](crate::Output::joined) that are delivered apart have an outcome each, as a
+/// `Deliver` with `frames: 1`.
 impl Forwarder {
     /// The underlay took `datagrams` datagrams of a descriptor, with `bytes` bytes of UDP payload in all.
     #[inline]

@@ -45,6 +45,9 @@ impl Device {
     ///
     /// An empty name, or a `%d` in it, lets the kernel choose; [`Device::name`] tells what it chose.
     ///
+    /// Two small super-frames are written to see whether the kernel takes them. Should the device be up already, whoever
+    /// captures there sees them; bridges and hosts drop them without an answer.
+    ///
     /// # Errors
     ///
     /// [`Error::Invalid`] for a name that no device can have, such as one above 15 bytes. [`Error::Io`] with
@@ -88,7 +91,8 @@ impl Device {
     /// Takes over a TAP or TUN that somebody else has opened, with or without vnet header and packet information.
     ///
     /// Switches the open file, of which other processes may hold duplicates, to non-blocking, and sets what the
-    /// device kept from earlier users: its offloads and the length of its vnet header.
+    /// device kept from earlier users: its offloads and the length of its vnet header. Tries super-frames out as
+    /// [`Device::tap`] does.
     ///
     /// # Errors
     ///

@@ -162,7 +162,7 @@ pub fn decode(bytes: &[u8], reserved: ReservedBits) -> Result<Vni, DecodeError> 
 /// datagrams of that much payload each in it.
 ///
 /// A kernel VXLAN device hands a UDP super-frame to its underlay as one datagram with the inner chunk size, and a socket
-/// on the same host gets it like that (kernel `net/ipv4/udp.c`, `udp_cmsg_recv`): the size looks like that of datagrams
+/// on the same host gets it like that (kernel `include/linux/udp.h`, `udp_cmsg_recv`): the size looks like that of datagrams
 /// joined on reception. They are told apart by the inner IP packet, which here goes to the end, and whose UDP checksum
 /// is partial.
 #[must_use]

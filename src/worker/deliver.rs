@@ -28,8 +28,12 @@ impl Worker {
                 self.forwarder.undelivered(tables, &deliver, DropReason::PortLost);
                 continue;
             };
-            let frame = self.output.frame(&self.batch, &deliver);
-            let delivered = queue.deliver(deliver.vnet, frame);
+            let delivered =
+                if self.offloads.contains(joining(deliver.vnet)) || !deliver.vnet.is_gso() {
+                    queue.deliver(deliver.vnet, self.output.frame(&self.batch, &deliver))
+                } else {
+                    Err(io::Error::from(io::ErrorKind::InvalidInput))
+                };
             match delivered {
                 Ok(bytes) => self.forwarder.delivered(tables, &deliver, bytes),
                 Err(error) if deliver.vnet.is_gso() && may_be_refusal(&error) => {
@@ -60,6 +64,10 @@ impl Worker {
                 singles.deliver(as_received(frame, ethernet), [frame, &[]]);
             }
         } else {
+            if port_reason(refusal) == DropReason::PortDown {
+                self.forwarder.undelivered(tables, deliver, DropReason::PortDown);
+                return self.deliver_failed(deliver, refusal, now);
+            }
             let frame = self.batch.bytes(deliver.body);
             let (mut headers, mut chunks) = (Vec::new(), Vec::new());
             let size = usize::from(deliver.vnet.gso_size);
@@ -82,8 +90,7 @@ impl Worker {
             None if port_reason(refusal) == DropReason::PortDown => {}
             // It was the joining that the device did not like.
             None => {
-                let udp = deliver.vnet.gso_type == vnet::GSO_UDP_L4;
-                let offload = if udp { Offload::CoalesceUdp } else { Offload::CoalesceTcp };
+                let offload = joining(deliver.vnet);
                 if self.offloads.contains(offload) {
                     self.shared.offload_failed(offload, refusal);
                 }
@@ -137,6 +144,11 @@ impl Singles<'_> {
             }
         }
     }
+}
+
+/// The offload whose switch says whether devices are given super-frames of this kind.
+fn joining(header: VnetHeader) -> Offload {
+    if header.gso_type == vnet::GSO_UDP_L4 { Offload::CoalesceUdp } else { Offload::CoalesceTcp }
 }
 
 /// Whether a device may have refused a super-frame because it is one: for every reason but that it has no room for a

@@ -34,8 +34,8 @@ fn switch(nodes: [&Node; 2], set: Offloads) {
         for info in node.control.offloads() {
             let on = info.state == OffloadState::On;
             match info.state {
-                // UDP GSO and GRO depend on the kernel that runs this.
-                OffloadState::Unavailable(_) if info.offload >= Offload::UdpGso => {}
+                // What an old or a broken kernel does not do, and says so.
+                OffloadState::Unavailable(why) if !why.starts_with("needs checksum") => {}
                 _ => assert_eq!(on, set.usable().contains(info.offload), "{set}: {info:?}"),
             }
         }

@@ -222,3 +222,23 @@ fn a_flooded_frame_too_large_for_the_underlay_still_reaches_the_ports() {
     assert_eq!(network.sent.len(), 0);
     assert_eq!(network.drops(1, DropReason::UnderlayTooBig), 1, "the VTEP's copy");
 }
+
+/// Nor for the datagrams of a super-frame, whose bounds are the sender's.
+#[test]
+fn a_flooded_super_frame_of_too_large_datagrams_still_reaches_the_ports() {
+    let mut network = Network::new(1);
+    let port = network.add_segment(1, bridge(1), true);
+    let segment = bridge_id(1);
+    network.change(1, Change::AddFlood { segment, vtep: vtep(2) });
+    let (frame, vnet) = udp_super_frame(host(1), EVERYBODY, &[0; 5000], 2000);
+    network.send_unfinished(1, port, &frame, vnet);
+    assert_eq!(network.drops(1, DropReason::TooBig), 1, "nobody at all could get it");
+    let whole = network.add_port(1, segment, true);
+    let in_chunks = network.add_port(1, segment, false);
+    network.send_unfinished(1, port, &frame, vnet);
+    let received = network.received(1, whole);
+    assert_eq!((&received[0].bytes, received[0].vnet), (&frame, vnet));
+    assert_eq!(network.frames(1, in_chunks).len(), 3);
+    assert_eq!(network.sent.len(), 0);
+    assert_eq!(network.drops(1, DropReason::UnderlayTooBig), 1, "the VTEP's copy");
+}

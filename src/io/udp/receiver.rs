@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, MAX_TRAIN};
 use crate::io::sys::receive::ReceiveGroup;
+use crate::output::MAX_OUTPUT;
 use crate::wire::vxlan;
 
 /// Bytes that one receive aims at: what is read is still in the cache (L2) when it is forwarded and written.
@@ -14,6 +15,9 @@ const DATAGRAMS: usize = 1024;
 
 /// Slots that are offered at least, so that one large train does not make the next call a small one.
 const MIN_OFFER: usize = 4;
+
+/// Slots that are offered at most: if each brings a full train, all of it still fits into one output.
+const MAX_OFFER: usize = MAX_OUTPUT / MAX_TRAIN;
 
 /// What a worker needs to receive datagrams; reused for all its sockets.
 #[derive(Debug)]
@@ -26,7 +30,7 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Makes a receiver of up to `slots` messages a call, which should be the slots of the batch.
     pub(crate) fn new(slots: usize) -> Self {
-        let group = ReceiveGroup::new(slots);
+        let group = ReceiveGroup::new(slots.min(MAX_OFFER));
         Self { offer: group.capacity(), group }
     }
 

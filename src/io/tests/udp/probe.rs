@@ -29,7 +29,7 @@ fn it_does_not_blame_the_offloads_where_nothing_arrives() {
         for local in [HOST.into(), V4, "192.0.2.1".parse().unwrap()] {
             let start = Instant::now();
             let UdpProbe { gso, max_train, gro } = probe(local);
-            assert!(start.elapsed() < Duration::from_millis(500));
+            assert!(start.elapsed() < Duration::from_secs(5), "bounded");
             assert!(matches!(&gso, Verdict::Untested(why) if !why.is_empty()), "{gso:?}");
             assert_eq!((gro, max_train), (gso, SendQueue::SAFE_TRAIN));
         }
