@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use crate::source_key::SourceKey;
-use crate::wire::VnetHeader;
+use crate::wire::{VnetHeader, vnet};
 
 /// Bytes kept free in front of every received frame, for headers that are written in place.
 ///
@@ -33,9 +33,8 @@ pub const DEFAULT_SLOTS: usize = 64;
 /// Largest number of slots of a batch.
 pub const MAX_SLOTS: usize = 1024;
 
-/// The most datagrams that one slot holds, as many as one send can have joined (kernel `include/linux/udp.h`,
-/// `UDP_MAX_SEGMENTS`).
-pub const MAX_TRAIN: usize = 128;
+/// The most datagrams that one slot holds: as many as one send can have joined.
+pub const MAX_TRAIN: usize = vnet::UDP_MAX_CHUNKS;
 
 /// The source of frames that did not come from the underlay.
 const NOWHERE: SourceKey = SourceKey::NONE;

@@ -296,8 +296,6 @@ impl Control {
             receive_buffer: config.receive_buffer,
             send_buffer: config.send_buffer,
             dont_fragment: config.dont_fragment,
-            // The worker that takes the socket over switches it on.
-            gro: false,
             busy_poll: u32::try_from(config.spin.as_micros()).ok().filter(|micros| *micros > 0),
         };
         let local = SocketAddr::new(config.local, udp_port);

@@ -1,7 +1,7 @@
 //! How many bytes an encapsulation takes from the underlay's MTU.
 
 use crate::segment::Kind;
-use crate::wire::{eth, vxlan};
+use crate::wire::{eth, vnet, vxlan};
 
 /// IPv4 header without options (RFC 791 §3.1).
 const IPV4: u32 = 20;
@@ -20,8 +20,6 @@ const MIN_MTU: (u32, u32) = (68, 1280);
 
 /// Largest IP packet with its headers, and largest payload of an IPv6 packet (RFC 791 §3.1, RFC 8200 §3).
 const MAX_PACKET: u32 = 65_535;
-/// Most datagrams of one send (kernel `include/linux/udp.h`, `UDP_MAX_SEGMENTS` before Linux 6.9; 128 since).
-const MAX_DATAGRAMS: u32 = 64;
 
 /// What TCP keeps free of a device's `gso_max_size` for headers, at least: `MAX_TCP_HEADER + 1` (kernel
 /// `net/core/sock.c`, `sk_dst_gso_max_size`). `MAX_TCP_HEADER` is 160 to 320, by configuration (`include/net/tcp.h`,
@@ -77,7 +75,8 @@ pub fn gso_max_size(kind: Kind, ipv6_underlay: bool, segment_mtu: u32) -> u32 {
     let outer = (if ipv6_underlay { 0 } else { IPV4 }) + UDP;
     // In front of each chunk's IP packet inside the datagram.
     let inner = overhead(kind, false) - IPV4 - UDP;
-    let chunks = ((MAX_PACKET - outer) / (segment_mtu + inner)).clamp(1, MAX_DATAGRAMS);
+    let chunks =
+        ((MAX_PACKET - outer) / (segment_mtu + inner)).clamp(1, vnet::UDP_SAFE_CHUNKS as u32);
     let smallest_header = if segment_mtu < MIN_MTU.1 { IPV4 } else { IPV6 };
     // The shortest segments decide: TCP makes as many of them as it has room for.
     let segment = segment_mtu - smallest_header - TCP - TIMESTAMPS;

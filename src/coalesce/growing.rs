@@ -8,10 +8,6 @@ use crate::wire::ip::{V4_HEADER_LEN, V6_HEADER_LEN, v4_header_checksum, verify_v
 use crate::wire::l4::{self, L4Checksum, TCP_MIN_HEADER_LEN};
 use crate::wire::{Fragment, FrameInfo, L3, L4, VnetHeader, array_at, eth, put_u16, u16_at, vnet};
 
-/// The most datagrams of one super-frame that every kernel takes (kernel `include/linux/udp.h`, `UDP_MAX_SEGMENTS`, before
-/// Linux 6.9).
-const MAX_UDP: usize = 64;
-
 /// Largest IPv4 total length; that of IPv6 payload is larger by the header, which is not made use of.
 const MAX_PACKET: usize = 65_535;
 
@@ -169,7 +165,7 @@ impl Growing {
     #[inline]
     pub(super) fn admits(&mut self, candidate: &Candidate<'_>, batch: &Batch) -> bool {
         let (first, frame) = (self.first(batch), candidate.frame);
-        let most = if self.info.l4 == L4::Udp { MAX_UDP } else { MAX_JOINED };
+        let most = if self.info.l4 == L4::Udp { vnet::UDP_SAFE_CHUNKS } else { MAX_JOINED };
         let headers = usize::from(self.info.payload_offset - self.info.l3_offset);
         if self.ended
             || self.pieces == most

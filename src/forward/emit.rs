@@ -333,8 +333,8 @@ impl Emitter<'_> {
         // Splitting makes at least one, and puts headers and payloads one after the other.
         if let (Some(first), Some(last)) = (chunks.first(), chunks.last()) {
             let end = last.body.start + last.body.len;
-            let train = Transmit {
-                vtep: VtepId(0),
+            let train = |vtep| Transmit {
+                vtep,
                 source,
                 head: Span { start: first.head.start, len: first.head.len * count },
                 body: Span { start: first.body.start + base, len: end - first.body.start },
@@ -342,7 +342,7 @@ impl Emitter<'_> {
                 size: size as u32,
             };
             for vtep in vteps {
-                self.transmit(Transmit { vtep: *vtep, ..train });
+                self.transmit(train(*vtep));
                 copies += u64::from(count);
             }
         }

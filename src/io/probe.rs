@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use super::sys;
 use super::{Receiver, SendQueue, SocketOptions, UdpSocket};
 use crate::batch::{Batch, MAX_TRAIN};
+use crate::wire::vnet;
 
 /// What trying an offload out came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub(crate) fn probe(local: IpAddr) -> UdpProbe {
 impl UdpProbe {
     fn untested(why: &str) -> Self {
         let verdict = Verdict::Untested(why.to_owned());
-        Self { gso: verdict.clone(), max_train: SendQueue::SAFE_TRAIN, gro: verdict }
+        Self { gso: verdict.clone(), max_train: vnet::UDP_SAFE_CHUNKS, gro: verdict }
     }
 }
 
@@ -86,7 +87,7 @@ impl Bench {
         if let Err(failure) = self.carry(&payload(&[STRIDE; 2]), 1) {
             return UdpProbe::untested(&format!("datagrams to {} {failure}", self.to.ip()));
         }
-        let mut max_train = SendQueue::SAFE_TRAIN;
+        let mut max_train = vnet::UDP_SAFE_CHUNKS;
         let gso = self.trains();
         if gso == Verdict::Works && self.carry(&payload(&[1; MAX_TRAIN]), MAX_TRAIN).is_ok() {
             max_train = MAX_TRAIN;
@@ -103,7 +104,7 @@ impl Bench {
     /// Sends trains, of which the last datagram is shorter, or as long as the others: Linux 7.0 takes care of only one.
     fn trains(&mut self) -> Verdict {
         for sizes in [&[STRIDE, STRIDE, STRIDE, STRIDE, 77][..], &[STRIDE; 3]] {
-            if let Err(failure) = self.carry(&payload(sizes), SendQueue::SAFE_TRAIN) {
+            if let Err(failure) = self.carry(&payload(sizes), vnet::UDP_SAFE_CHUNKS) {
                 return Verdict::Broken(format!("trains to {} {failure}", self.to.ip()));
             }
         }

@@ -70,6 +70,14 @@ fn raise(name: &str) {
     testing::set_up(name, true).unwrap();
 }
 
+fn open(kind: DeviceKind, name: &str) -> Device {
+    let device = match kind {
+        DeviceKind::Tap => Device::tap(name),
+        DeviceKind::Tun => Device::tun(name),
+    };
+    device.unwrap()
+}
+
 /// The only queue of a device.
 fn single(device: Device) -> PortQueue {
     let mut queues = device.into_queues(1).unwrap();

@@ -32,8 +32,6 @@ pub(crate) struct SocketOptions {
     pub(crate) send_buffer: usize,
     /// Whether datagrams carry DF and are refused above the path MTU; otherwise they are fragmented.
     pub(crate) dont_fragment: bool,
-    /// Whether the kernel may join datagrams on reception, if it can; see [`UdpSocket::set_gro`].
-    pub(crate) gro: bool,
     /// Microseconds for which a read that finds nothing looks into the network device's queue, if the kernel lets it.
     pub(crate) busy_poll: Option<u32>,
 }
@@ -91,10 +89,7 @@ impl UdpSocket {
             options::force_send_buffer(socket.as_fd(), wanted)
                 .or_else(|_| socket.set_send_buffer_size(wanted as usize))?;
         }
-        // Both only save time: without them everything arrives as well.
-        if options.gro {
-            let _ = options::set_gro(socket.as_fd(), true);
-        }
+        // Only saves time: without it everything arrives as well.
         if let Some(microseconds) = options.busy_poll {
             let microseconds = i32::try_from(microseconds).unwrap_or(i32::MAX);
             let _ = options::set_busy_poll(socket.as_fd(), microseconds);

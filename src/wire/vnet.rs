@@ -38,8 +38,12 @@ pub const GSO_UDP_L4: u8 = 5;
 /// Bit in `gso_type`: the TCP super-frame has CWR set (`VIRTIO_NET_HDR_GSO_ECN`).
 pub const GSO_ECN: u8 = 0x80;
 
-/// The most chunks of one UDP super-frame (kernel `include/linux/udp.h`, `UDP_MAX_SEGMENTS`).
-const UDP_MAX_CHUNKS: usize = 128;
+/// The most chunks of one UDP super-frame, be it a device's or a socket's (kernel `include/linux/udp.h`,
+/// `UDP_MAX_SEGMENTS`).
+pub const UDP_MAX_CHUNKS: usize = 128;
+
+/// The most chunks of one UDP super-frame that every kernel takes: the limit before Linux 6.9.
+pub const UDP_SAFE_CHUNKS: usize = 64;
 
 /// The `gso_size` that the kernel keeps for itself (kernel `include/linux/skbuff.h`,
 /// `GSO_BY_FRAGS`).

@@ -170,7 +170,7 @@ pub(crate) struct Stage(HashMap<String, Vec<Vec<u8>>>);
 
 /// What comes before IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
+pub(crate) enum Link {
     Ethernet,
     None,
 }
@@ -184,7 +184,7 @@ impl Link {
     }
 
     /// The frames that a device with this vnet header would put on a wire.
-    fn on_the_wire(self, vnet: VnetHeader, bytes: &[u8]) -> Vec<Vec<u8>> {
+    pub(crate) fn on_the_wire(self, vnet: VnetHeader, bytes: &[u8]) -> Vec<Vec<u8>> {
         vnet.validate(bytes.len()).unwrap();
         let info = self.parse(bytes).unwrap();
         if !vnet.is_gso() {
@@ -208,7 +208,7 @@ impl Link {
     }
 
     /// The frame without padding, with a finished checksum, and without what means nothing.
-    fn normal(self, frame: &[u8]) -> Vec<u8> {
+    pub(crate) fn normal(self, frame: &[u8]) -> Vec<u8> {
         let mut frame = frame.to_vec();
         let Some(info) = self.parse(&frame) else { return frame };
         frame.truncate(info.ip_end as usize);

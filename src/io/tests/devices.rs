@@ -9,11 +9,7 @@ use crate::offload::{Offload, Offloads};
 fn frames_go_both_ways() {
     for kind in [DeviceKind::Tap, DeviceKind::Tun] {
         in_new_netns(move || {
-            let device = match kind {
-                DeviceKind::Tap => Device::tap("ovl%d"),
-                DeviceKind::Tun => Device::tun("ovl%d"),
-            };
-            let device = device.unwrap();
+            let device = open(kind, "ovl%d");
             assert_eq!((device.name(), device.kind(), device.queues()), ("ovl0", kind, 1));
             let udp = [Offload::UdpGso, Offload::UdpGro].into_iter().collect();
             assert_eq!(device.offloads(), Offloads::ALL.minus(udp));

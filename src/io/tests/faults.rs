@@ -46,11 +46,7 @@ fn errors_say_what_is_in_the_way() {
 fn a_device_that_is_down_takes_no_frames_and_comes_back() {
     in_new_netns(|| {
         for kind in [DeviceKind::Tap, DeviceKind::Tun] {
-            let device = match kind {
-                DeviceKind::Tap => Device::tap("ovl0"),
-                DeviceKind::Tun => Device::tun("ovl0"),
-            };
-            let mut queue = single(device.unwrap());
+            let mut queue = single(open(kind, "ovl0"));
             raise("ovl0");
             for _ in 0..2 {
                 testing::set_up("ovl0", false).unwrap();
@@ -76,11 +72,7 @@ fn a_device_that_is_down_takes_no_frames_and_comes_back() {
 fn a_deleted_device_is_noticed_and_never_comes_back() {
     in_new_netns(|| {
         for kind in [DeviceKind::Tap, DeviceKind::Tun] {
-            let device = match kind {
-                DeviceKind::Tap => Device::tap("ovl0"),
-                DeviceKind::Tun => Device::tun("ovl0"),
-            };
-            let mut queue = single(device.unwrap());
+            let mut queue = single(open(kind, "ovl0"));
             raise("ovl0");
             let mut batch = Batch::new(16);
             let mut poll = Poll::new().unwrap();

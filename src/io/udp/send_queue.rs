@@ -19,10 +19,6 @@ pub(crate) struct SendQueue {
 }
 
 impl SendQueue {
-    /// Most datagrams of one train that every kernel with `UDP_SEGMENT` takes (kernel `include/linux/udp.h`,
-    /// `UDP_MAX_SEGMENTS`, before Linux 6.9).
-    pub(crate) const SAFE_TRAIN: usize = 64;
-
     /// Makes a queue that puts up to `max_train` datagrams into one train (1 to [`MAX_TRAIN`]; other values are brought
     /// into that range).
     pub(crate) fn new(max_train: usize) -> Self {

@@ -5,6 +5,7 @@ use crate::batch::MAX_TRAIN;
 use crate::io::kernel::{self, Version};
 use crate::io::probe::{UdpProbe, Verdict, probe};
 use crate::offload::Offload;
+use crate::wire::vnet;
 
 #[test]
 fn it_finds_what_this_kernel_can_do() {
@@ -13,7 +14,7 @@ fn it_finds_what_this_kernel_can_do() {
     };
     for ip in [V4, V6, Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
         let UdpProbe { gso, max_train, gro } = probe(ip);
-        assert!([SendQueue::SAFE_TRAIN, MAX_TRAIN].contains(&max_train), "{max_train}");
+        assert!([vnet::UDP_SAFE_CHUNKS, MAX_TRAIN].contains(&max_train), "{max_train}");
         assert!(gso == Verdict::Works || spoiled(Offload::UdpGso), "{ip}: {gso:?}");
         assert!(gro == Verdict::Works || spoiled(Offload::UdpGro), "{ip}: {gro:?}");
     }
@@ -31,7 +32,7 @@ fn it_does_not_blame_the_offloads_where_nothing_arrives() {
             let UdpProbe { gso, max_train, gro } = probe(local);
             assert!(start.elapsed() < Duration::from_secs(5), "bounded");
             assert!(matches!(&gso, Verdict::Untested(why) if !why.is_empty()), "{gso:?}");
-            assert_eq!((gro, max_train), (gso, SendQueue::SAFE_TRAIN));
+            assert_eq!((gro, max_train), (gso, vnet::UDP_SAFE_CHUNKS));
         }
         let _ = queue.receive(&mut Batch::new(4));
     });

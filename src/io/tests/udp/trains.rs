@@ -5,8 +5,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::batch::MAX_TRAIN;
 
-fn gro() -> SocketOptions {
-    SocketOptions { gro: true, ..large() }
+/// A socket that receives trains.
+fn open_joining(ip: IpAddr, options: SocketOptions) -> UdpSocket {
+    let (socket, _) = open(ip, options);
+    assert!(socket.set_gro(true).unwrap());
+    socket
 }
 
 /// Sends with trains of up to `most` datagrams; returns the outcomes and the refusal.
@@ -73,7 +76,7 @@ fn trains_arrive_whole_where_they_may_and_cut_elsewhere() {
     for ip in [V4, V6] {
         let (sender, _) = open(ip, large());
         let (plain, _) = open(ip, large());
-        let (joined, _) = open(ip, gro());
+        let joined = open_joining(ip, large());
         for (sizes, messages) in MIXES {
             let sent = send_sizes(&sender, plain.local_addr(), 64, sizes);
             assert!(drain(&plain) == (sent, sizes.len()), "{sizes:?} at a plain socket");
@@ -87,7 +90,7 @@ fn trains_arrive_whole_where_they_may_and_cut_elsewhere() {
 fn a_train_is_as_long_as_it_may_be() {
     for (ip, halves) in [(V4, 1), (V6, 2)] {
         let (sender, _) = open(ip, large());
-        let (receiver, _) = open(ip, gro());
+        let receiver = open_joining(ip, large());
         let to = receiver.local_addr();
         let probe = crate::io::probe::probe(ip);
         for (most, sizes, messages) in [
@@ -112,7 +115,7 @@ fn a_train_is_as_long_as_it_may_be() {
 #[test]
 fn a_receiver_offers_fewer_slots_for_larger_messages() {
     let (sender, _) = open(V4, large());
-    let (socket, _) = open(V4, gro());
+    let socket = open_joining(V4, large());
     let mut sent = Vec::new();
     for _ in 0..12 {
         sent.extend(send_sizes(&sender, socket.local_addr(), 64, &[1450; 40]));
@@ -136,7 +139,7 @@ fn a_receiver_offers_fewer_slots_for_larger_messages() {
 #[test]
 fn addresses_may_alternate() {
     let (sender, _) = open(V4, large());
-    let receivers = [gro(), large(), gro()].map(|options| open(V4, options).0);
+    let receivers = [open_joining(V4, large()), open(V4, large()).0, open_joining(V4, large())];
     let order = [0, 0, 1, 0, 1, 1, 2, 2, 2, 0, 0];
     let payloads: Vec<[u8; 50]> = (0..order.len()).map(|index| [index as u8; 50]).collect();
     let messages = order
@@ -165,7 +168,7 @@ fn where_trains_are_refused_everything_goes_singly() {
             IpAddr::V4(_) => testing::send_unchecked(sender.as_fd()).unwrap(),
             IpAddr::V6(_) => options::send_zero_checksums(sender.as_fd()).unwrap(),
         }
-        let (receiver, _) = open(ip, gro());
+        let receiver = open_joining(ip, large());
         let to = receiver.local_addr();
         // Several trains, and more than one call takes.
         let bytes = [3; 500];
@@ -189,7 +192,7 @@ fn where_trains_are_refused_everything_goes_singly() {
 fn errors_that_single_datagrams_meet_as_well_do_not_count_against_trains() {
     in_new_netns(|| {
         let (sender, _) = open(Ipv4Addr::UNSPECIFIED.into(), large());
-        let (receiver, _) = open(V4, gro());
+        let receiver = open_joining(V4, large());
         let good = receiver.local_addr();
         let bad = ["127.0.0.1:0", "192.0.2.1:9", "255.255.255.255:9", "[::1]:9"];
         let addresses = bad.map(|address| address.parse().unwrap());
@@ -265,7 +268,7 @@ fn a_full_socket_refuses_trains_with_the_rest() {
 #[test]
 fn trains_that_were_cut_are_left_out() {
     let (sender, _) = open(V4, large());
-    let (socket, _) = open(V4, gro());
+    let socket = open_joining(V4, large());
     let to = socket.local_addr();
     let mut kept = Vec::new();
     for (sizes, fits) in
@@ -291,7 +294,7 @@ fn a_train_of_too_many_datagrams_is_counted_and_left_out() {
     in_new_netns(|| {
         let mut queue = single(Device::tap("ovl0").unwrap());
         raise("ovl0");
-        let (socket, _) = open(HOST.into(), gro());
+        let socket = open_joining(HOST.into(), large());
         let payload: Vec<u8> = (0..2 * (MAX_TRAIN + 30)).map(|n| n as u8).collect();
         for (parts, truncated) in
             [(3, 0), (MAX_TRAIN, 0), (MAX_TRAIN + 1, MAX_TRAIN + 1), (150, 150)]
@@ -328,7 +331,7 @@ fn a_train_of_too_many_datagrams_is_counted_and_left_out() {
 #[test]
 fn gro_is_switched_off_between_trains_only() {
     let (sender, _) = open(V4, large());
-    let (socket, _) = open(V4, gro());
+    let socket = open_joining(V4, large());
     let to = socket.local_addr();
     let sent = send_sizes(&sender, to, 64, &[70; 10]);
     assert!(!socket.set_gro(false).unwrap(), "a train is waiting");
@@ -344,10 +347,10 @@ fn gro_is_switched_off_between_trains_only() {
 
 #[test]
 fn busy_polling_does_no_harm() {
-    let options = SocketOptions { busy_poll: Some(u32::MAX), ..gro() };
-    let (socket, _) = open(V4, options);
-    let (socket, _) =
-        open(socket.local_addr().ip(), SocketOptions { busy_poll: Some(20), ..gro() });
+    let options = SocketOptions { busy_poll: Some(u32::MAX), ..large() };
+    let socket = open_joining(V4, options);
+    let options = SocketOptions { busy_poll: Some(20), ..large() };
+    let socket = open_joining(socket.local_addr().ip(), options);
     let sent = send_sizes(&socket, socket.local_addr(), 64, &[5; 3]);
     assert!(drain(&socket).0 == sent);
 }
@@ -371,7 +374,8 @@ proptest! {
         trains in any::<bool>(),
     ) {
         let (sender, _) = open(V4, large());
-        let receivers = [gro(), large(), gro()].map(|options| open(V4, options).0);
+        let receivers =
+            [open_joining(V4, large()), open(V4, large()).0, open_joining(V4, large())];
         // Runs of datagrams of one length to one address are what makes trains.
         let list: Vec<(usize, Vec<u8>, usize)> = datagrams
             .iter()
