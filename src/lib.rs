@@ -132,6 +132,7 @@ mod source_key;
 mod stats;
 #[cfg(all(feature = "io", target_os = "linux"))]
 mod switches;
+mod sync;
 mod tables;
 #[cfg(all(feature = "io", target_os = "linux"))]
 mod trouble;
