@@ -6,11 +6,13 @@
 
 mod adopted;
 mod affinity;
+mod churn;
 mod faults;
 mod hosts;
 mod kernel_peer;
 mod learning;
 mod local;
+mod mac_flood;
 mod offloads;
 mod routed;
 mod soak;

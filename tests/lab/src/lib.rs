@@ -49,6 +49,7 @@ mod sniff;
 mod sockets;
 mod sockopt;
 mod tcp;
+mod train;
 mod udp;
 mod vxlan;
 
@@ -64,5 +65,6 @@ pub use refuse::refuse_gathering_writes;
 pub use root::{enter_user_namespace, privileged, why_not};
 pub use sniff::Sniffer;
 pub use tcp::{Transfer, TransferReport, tcp_echo_latency, tcp_transfer};
+pub use train::TrainSender;
 pub use udp::{UdpReport, udp_flood, udp_send_recv};
 pub use vxlan::Vxlan;
