@@ -32,6 +32,7 @@
 mod address;
 mod bridge;
 mod cidr;
+mod clock;
 mod counters;
 mod error;
 mod flow;
@@ -54,6 +55,7 @@ mod udp;
 mod vxlan;
 
 pub use cidr::Cidr;
+pub use clock::thread_time;
 pub use flow::{FlowReport, UdpFlow, udp_flow};
 pub use link::LinkStats;
 pub use load::{TcpLoad, UdpLoad, UdpSender};
