@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 /// Processor time that the calling thread has used so far (`clock_gettime`, `CLOCK_THREAD_CPUTIME_ID`).
+///
+/// # Panics
+/// On a kernel without this clock, which every Linux has.
 #[must_use]
 pub fn thread_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
