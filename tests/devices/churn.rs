@@ -14,6 +14,7 @@ use crate::routed::end;
 
 /// One flow in each direction over each family, every datagram checked, while `change` changes each node's tables
 /// without pause: it is given the number of the node, and says how many changes it has made.
+#[allow(clippy::print_stdout, reason = "shows when the test fails")]
 fn under_traffic(
     hosts: &[Namespace; 2],
     nodes: [Node; 2],
@@ -135,6 +136,7 @@ fn change_routes(this: usize, node: &Node, random: &mut Random) -> u64 {
     1
 }
 
+#[allow(clippy::print_stdout, reason = "shows when the test fails")]
 fn routes_change(routes: u64, time: Duration) {
     let hosts = underlay();
     let nodes = [end(&hosts[0], 0, V4), end(&hosts[1], 1, V4)];

@@ -189,6 +189,7 @@ fn flood_from_port(scene: &Scene, over: &AtomicBool) {
     }
 }
 
+#[allow(clippy::print_stdout, reason = "shows when the test fails")]
 fn flood(sources: u64, time: Duration) {
     let mut scene = Scene::new();
     let stations = |place: Place| (0..STATIONS).map(move |n| place.station(n));
