@@ -11,7 +11,7 @@ use crate::Error;
 use crate::change::{Change, Flush, MAX_DISCOVERED, MAX_ENTRIES, MAX_SEGMENTS};
 use crate::counters::PerWorker;
 use crate::fdb::{Fdb, seconds};
-use crate::fib::Fib;
+use crate::fib::Routes;
 use crate::hash::Seeded;
 use crate::mtu;
 use crate::segment::{Destination, Kind, Location, MAX_FLOOD, PortId, Segment, SegmentId, VtepId};
@@ -214,7 +214,7 @@ impl Draft {
                 flood: SmallVec::new(),
             }),
             Kind::Routed => SegmentTable::Routed(Routed {
-                fib: Fib::new(seed),
+                fib: Routes::new(seed),
                 icmp_v4: segment.addresses.iter().find_map(v4),
                 icmp_v6: segment.addresses.iter().find_map(v6),
             }),

@@ -113,7 +113,7 @@ mod drop_reason;
 mod error;
 mod event;
 mod fdb;
-mod fib;
+pub mod fib;
 mod forward;
 pub mod gso;
 mod hash;

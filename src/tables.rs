@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::Error;
 use crate::counters::{PerWorker, TrafficCounters, WorkerCounters};
 use crate::fdb::Fdb;
-use crate::fib::Fib;
+use crate::fib::Routes;
 use crate::hash::{Seeded, random_seed};
 use crate::segment::{Destination, Location, PortId, SegmentId, VtepId};
 use crate::slots::Slots;
@@ -69,7 +69,7 @@ impl Bridge {
 /// What a routed segment forwards by.
 #[derive(Clone, Debug)]
 pub(crate) struct Routed {
-    pub(crate) fib: Fib,
+    pub(crate) fib: Routes,
     /// Sources of ICMP errors; without one, the destination of the packet at fault.
     pub(crate) icmp_v4: Option<Ipv4Addr>,
     pub(crate) icmp_v6: Option<Ipv6Addr>,
