@@ -18,7 +18,6 @@
 //! # }
 //! ```
 
-mod lengths;
 mod next_hop;
 mod prefix;
 mod rib;
@@ -29,7 +28,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub(crate) use lengths::Routes;
 pub use next_hop::NextHopId;
 pub use prefix::{ParsePrefixError, Prefix};
 pub use rib::Rib;

@@ -152,15 +152,15 @@ mod tests {
 
     #[test]
     fn a_replaced_value_is_freed_by_the_publisher_once_no_reader_holds_it() {
-        let value = std::sync::Arc::new(());
+        let value = Arc::new(());
         let publisher = Arc::new(Publisher::new(value.clone()));
         let mut reader = Reader::new(publisher.clone());
-        publisher.publish(std::sync::Arc::new(()));
+        publisher.publish(Arc::new(()));
         assert_eq!(publisher.reclaim(), 1, "the reader has not refreshed");
         assert!(reader.refresh());
-        assert_eq!(std::sync::Arc::strong_count(&value), 2, "refreshing does not free it");
+        assert_eq!(Arc::strong_count(&value), 2, "refreshing does not free it");
         assert_eq!(publisher.reclaim(), 0);
-        assert_eq!(std::sync::Arc::strong_count(&value), 1);
+        assert_eq!(Arc::strong_count(&value), 1);
     }
 
     #[test]
