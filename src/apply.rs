@@ -1,65 +1,34 @@
 //! The all-or-nothing application of changes: a draft of the tables that takes their place if all changes fit.
+//!
+//! A change costs what it changes, and the tables around it (nearly) nothing: a draft shares all pieces of them that no
+//! change touches.
 
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod effect;
+mod routes;
+mod vteps;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::Error;
-use crate::change::{Change, Flush, MAX_DISCOVERED, MAX_ENTRIES, MAX_SEGMENTS};
+use crate::change::{Change, Flush, MAX_ENTRIES, MAX_SEGMENTS};
 use crate::counters::PerWorker;
 use crate::fdb::{Fdb, seconds};
-use crate::fib::Fib;
-use crate::hash::Seeded;
+use crate::fib::Rib;
 use crate::mtu;
+use crate::next_hop::NextHops;
 use crate::segment::{Destination, Kind, Location, MAX_FLOOD, PortId, Segment, SegmentId, VtepId};
+use crate::shards::Shards;
 use crate::slots::MAX_SLOTS;
-use crate::source_key::SourceKey;
-use crate::tables::{Bridge, PortEntry, Routed, SegmentEntry, SegmentTable, Tables, VtepEntry};
+use crate::tables::{Bridge, PortEntry, Routed, SegmentEntry, SegmentTable, Tables};
 use crate::wire::MacAddr;
+use effect::Flushed;
 
-/// A change of shared learned state, done once nothing can fail any more.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    Forget(Arc<Fdb>, MacAddr),
-    Flush(Arc<Fdb>, Flushed),
-}
-
-#[derive(Debug)]
-pub(crate) enum Flushed {
-    All,
-    At(Location),
-    Behind(HashSet<VtepId>),
-    OlderThan(u32),
-}
-
-impl Effect {
-    /// Whether a worker that still goes by the tables before could undo it.
-    #[cfg(all(feature = "io", target_os = "linux"))]
-    pub(crate) fn bears_repetition(&self) -> bool {
-        matches!(self, Self::Flush(_, Flushed::Behind(_)))
-    }
-
-    pub(crate) fn run(&self, second: u32) {
-        match self {
-            Self::Forget(fdb, mac) => fdb.forget(*mac),
-            Self::Flush(fdb, which) => fdb.remove_if(
-                second,
-                |entry| match &which {
-                    Flushed::All => true,
-                    Flushed::At(location) => entry.location == *location,
-                    Flushed::Behind(vteps) => {
-                        as_vtep(entry.location).is_some_and(|vtep| vteps.contains(&vtep))
-                    }
-                    Flushed::OlderThan(age) => entry.age >= *age,
-                },
-                |_| (),
-            ),
-        }
-    }
-}
+pub(crate) use effect::Effect;
 
 impl Tables {
     /// Applies all of `changes`, in order, or none, and returns the names of the ports they added.
@@ -87,9 +56,9 @@ impl Tables {
     ) -> Result<Changed, Error> {
         let mut draft = Draft {
             tables: self.clone(),
-            dirty: Vec::new(),
-            removed_peers: Vec::new(),
-            new_vteps: Vec::new(),
+            touched: BTreeMap::new(),
+            perhaps_unnamed: Vec::new(),
+            rerouted: BTreeSet::new(),
             added: Vec::new(),
             effects: Vec::new(),
         };
@@ -97,6 +66,7 @@ impl Tables {
             draft.change(change)?;
         }
         draft.settle_peers()?;
+        draft.publish_routes();
         let Draft { tables, added: ports, effects, .. } = draft;
         Ok(Changed { tables, ports, effects })
     }
@@ -114,11 +84,12 @@ pub(crate) struct Changed {
 /// Tables being changed.
 struct Draft {
     tables: Tables,
-    /// Segments in which VTEPs may have been named or unnamed.
-    dirty: Vec<SegmentId>,
-    /// Peers of removed segments, and VTEPs made on the way: perhaps nothing names them in the end.
-    removed_peers: Vec<VtepId>,
-    new_vteps: Vec<VtepId>,
+    /// VTEPs that have been named or unnamed in a segment, or discovered.
+    touched: BTreeMap<SegmentId, Vec<VtepId>>,
+    /// VTEPs that were made on the way or lost a segment: perhaps nothing names them in the end.
+    perhaps_unnamed: Vec<VtepId>,
+    /// Segments whose routes have changed.
+    rerouted: BTreeSet<SegmentId>,
     added: Vec<PortId>,
     effects: Vec<Effect>,
 }
@@ -132,34 +103,35 @@ impl Draft {
             Change::RemovePort(port) => self.remove_port(port),
             Change::AddPeer { segment, vtep } => {
                 let id = self.vtep(segment, vtep)?;
-                let peers = &mut self.segment(segment)?.named_peers;
-                peers.insert(id);
-                if peers.len() > MAX_ENTRIES {
-                    return Err(Error::Limit { what: "peers of a segment", limit: MAX_ENTRIES });
-                }
-                Ok(())
+                self.name_peer(segment, id, true).map(|_| ())
             }
             Change::RemovePeer { segment, vtep } => {
                 let id = self.known_vtep(vtep)?;
-                let entry = self.segment(segment)?;
-                let named = entry.named_peers.remove(&id);
-                let discovered = remove(&mut entry.discovered, id);
+                let discovered = remove(&mut self.segment(segment)?.discovered, id);
+                if discovered {
+                    self.touch(segment, id);
+                }
+                let named = self.name_peer(segment, id, false)?;
                 found(named || discovered, || format!("peer {vtep} of segment {segment}"))
             }
             Change::AddFlood { segment, vtep } => {
                 self.bridge(segment)?;
                 let id = self.vtep(segment, vtep)?;
                 let flood = &mut self.bridge(segment)?.flood;
-                if flood.len() >= MAX_FLOOD && !flood.contains(&id) {
+                if flood.contains(&id) {
+                    return Ok(());
+                }
+                if flood.len() >= MAX_FLOOD {
                     return Err(Error::Limit { what: "VTEPs in a flood list", limit: MAX_FLOOD });
                 }
-                add(flood, id);
-                Ok(())
+                flood.push(id);
+                self.name(segment, Location::Vtep(id))
             }
             Change::RemoveFlood { segment, vtep } => {
                 let id = self.known_vtep(vtep)?;
                 let removed = remove(&mut self.bridge(segment)?.flood, id);
-                found(removed, || format!("{vtep} in the flood list of segment {segment}"))
+                found(removed, || format!("{vtep} in the flood list of segment {segment}"))?;
+                self.unname(segment, Location::Vtep(id))
             }
             Change::InsertFdb { segment, mac, destination } => {
                 self.insert_fdb(segment, mac, destination)
@@ -167,24 +139,21 @@ impl Draft {
             Change::RemoveFdb { segment, mac } => {
                 let bridge = self.bridge(segment)?;
                 let fdb = bridge.fdb.clone();
-                let known = bridge.statics.remove(&mac).is_some() || fdb.contains(mac);
+                let pinned = bridge.statics.remove(&mac.into());
+                let known = pinned.is_some() || fdb.contains(mac);
                 self.effects.push(Effect::Forget(fdb, mac));
-                found(known, || format!("FDB entry {mac} of segment {segment}"))
+                found(known, || format!("FDB entry {mac} of segment {segment}"))?;
+                pinned.map_or(Ok(()), |location| self.unname(segment, location))
             }
             Change::FlushFdb { segment, which } => self.flush_fdb(segment, which),
             Change::InsertRoute { segment, prefix, next_hop } => {
-                self.routed(segment)?;
-                let next_hop = self.location(segment, next_hop)?;
-                let fib = &mut self.routed(segment)?.fib;
-                if fib.insert(prefix, next_hop).is_none() && fib.len() > MAX_ENTRIES {
-                    return Err(Error::Limit { what: "routes of a segment", limit: MAX_ENTRIES });
-                }
-                Ok(())
+                self.insert_route(segment, prefix, next_hop)
             }
-            Change::RemoveRoute { segment, prefix } => {
-                let removed = self.routed(segment)?.fib.remove(prefix);
-                found(removed.is_some(), || format!("route {prefix} of segment {segment}"))
+            Change::RemoveRoute { segment, prefix } => self.remove_route(segment, prefix),
+            Change::SetGroup { segment, group, members } => {
+                self.set_group(segment, group, &members)
             }
+            Change::RemoveGroup { segment, group } => self.remove_group(segment, group),
             Change::Discover { segment, address } => self.discover(segment, address),
         }
     }
@@ -210,11 +179,13 @@ impl Draft {
             Kind::Bridge(_) => SegmentTable::Bridge(Bridge {
                 learning: segment.learning,
                 fdb: Arc::new(Fdb::new(segment.fdb_limit, segment.ageing, seed)),
-                statics: HashMap::with_hasher(Seeded(seed)),
+                statics: Shards::new(seed),
                 flood: SmallVec::new(),
             }),
             Kind::Routed => SegmentTable::Routed(Routed {
-                fib: Fib::new(seed),
+                rib: Rib::new(),
+                fib: Rib::new().publish(),
+                next_hops: NextHops::new(seed),
                 icmp_v4: segment.addresses.iter().find_map(v4),
                 icmp_v6: segment.addresses.iter().find_map(v6),
             }),
@@ -229,35 +200,46 @@ impl Draft {
             open: segment.open,
             ports: SmallVec::new(),
             table,
-            named_peers: HashSet::with_hasher(Seeded(seed)),
+            mentions: Shards::new(seed),
             discovered: SmallVec::new(),
-            peers: HashMap::with_hasher(Seeded(seed)),
+            peers: Shards::new(seed),
             counters: Arc::new(PerWorker::new(self.tables.workers)),
         };
         self.tables.segments.insert(id, Arc::new(entry));
+        self.tables.attachments += 1;
+        *Arc::make_mut(&mut self.tables.udp_ports).entry(id.udp_port).or_default() += 1;
         Ok(())
     }
 
     fn remove_segment(&mut self, id: SegmentId) -> Result<(), Error> {
-        for port in self.segment(id)?.ports.clone() {
+        let missing = || not_found(id);
+        let segment = self.tables.segments.remove(&id).ok_or_else(missing)?;
+        for port in &segment.ports {
             self.tables.ports.remove(port.0);
-            self.added.retain(|added| *added != port);
+            self.added.retain(|added| added != port);
         }
-        // Its VTEPs go when peers are settled, unless another segment names them.
-        if let Some(segment) = self.tables.segments.remove(&id) {
-            self.removed_peers.extend(segment.peers.values());
+        let udp_ports = Arc::make_mut(&mut self.tables.udp_ports);
+        if let Some(segments) = udp_ports.get_mut(&id.udp_port) {
+            *segments -= 1;
+            if *segments == 0 {
+                udp_ports.remove(&id.udp_port);
+            }
         }
+        self.tables.attachments += 1;
+        self.rerouted.remove(&id);
+        self.forget_peers(id, &segment);
         Ok(())
     }
 
     fn add_port(&mut self, segment: SegmentId, name: String, offload: bool) -> Result<(), Error> {
-        self.segment(segment)?;
+        self.entry(segment)?;
         let counters = PerWorker::new(self.tables.workers);
         let handle = self.tables.ports.insert_with(|handle| {
             Arc::new(PortEntry { id: PortId(handle), name, segment, offload, counters })
         });
         let id = PortId(handle.ok_or(Error::Limit { what: "ports", limit: MAX_SLOTS })?);
         self.segment(segment)?.ports.push(id);
+        self.tables.attachments += 1;
         self.added.push(id);
         Ok(())
     }
@@ -265,18 +247,21 @@ impl Draft {
     fn remove_port(&mut self, port: PortId) -> Result<(), Error> {
         let entry = self.tables.ports.remove(port.0).ok_or_else(|| Error::not_found(port))?;
         self.added.retain(|added| *added != port);
+        self.tables.attachments += 1;
         let gone = Location::Port(port);
         let segment = self.segment(entry.segment)?;
         remove(&mut segment.ports, port);
         match &mut segment.table {
             SegmentTable::Bridge(bridge) => {
-                bridge.statics.retain(|_, at| *at != gone);
                 let fdb = bridge.fdb.clone();
+                if segment.mentions.remove(&gone).is_some() {
+                    bridge.statics.retain(|_, at| *at != gone);
+                }
                 self.effects.push(Effect::Flush(fdb, Flushed::At(gone)));
+                Ok(())
             }
-            SegmentTable::Routed(routed) => routed.fib.remove_next_hop(gone),
+            SegmentTable::Routed(_) => self.remove_next_hop(entry.segment, port),
         }
-        Ok(())
     }
 
     fn insert_fdb(
@@ -295,7 +280,8 @@ impl Draft {
         self.bridge(segment)?;
         let location = self.location(segment, destination)?;
         let bridge = self.bridge(segment)?;
-        if bridge.statics.insert(mac, location).is_none() && bridge.statics.len() > MAX_ENTRIES {
+        let old = bridge.statics.insert(mac.into(), location);
+        if bridge.statics.len() > MAX_ENTRIES {
             return Err(Error::Limit {
                 what: "static FDB entries of a segment",
                 limit: MAX_ENTRIES,
@@ -303,7 +289,7 @@ impl Draft {
         }
         let fdb = bridge.fdb.clone();
         self.effects.push(Effect::Forget(fdb, mac));
-        Ok(())
+        self.replace(segment, old, location)
     }
 
     fn flush_fdb(&mut self, segment: SegmentId, which: Flush) -> Result<(), Error> {
@@ -321,27 +307,14 @@ impl Draft {
         Ok(())
     }
 
-    fn discover(&mut self, segment: SegmentId, address: IpAddr) -> Result<(), Error> {
-        let entry = self.segment(segment)?;
-        if !entry.open
-            || entry.peers.contains_key(&SourceKey::from(address))
-            || entry.discovered.len() >= MAX_DISCOVERED
-        {
-            return Ok(());
-        }
-        let id = self.vtep(segment, SocketAddr::new(address, segment.udp_port))?;
-        add(&mut self.segment(segment)?.discovered, id);
-        Ok(())
+    /// The segment, to look at.
+    fn entry(&self, id: SegmentId) -> Result<&SegmentEntry, Error> {
+        self.tables.segment(id).ok_or_else(|| not_found(id))
     }
 
-    /// The segment, to be changed; its VTEPs are settled at the end.
+    /// The segment, to be changed.
     fn segment(&mut self, id: SegmentId) -> Result<&mut SegmentEntry, Error> {
-        let missing = || Error::not_found(format_args!("segment {id}"));
-        let entry = self.tables.segments.get_mut(&id).ok_or_else(missing)?;
-        if !self.dirty.contains(&id) {
-            self.dirty.push(id);
-        }
-        Ok(Arc::make_mut(entry))
+        self.tables.segments.get_mut(&id).map(Arc::make_mut).ok_or_else(|| not_found(id))
     }
 
     fn bridge(&mut self, id: SegmentId) -> Result<&mut Bridge, Error> {
@@ -363,142 +336,10 @@ impl Draft {
             )),
         }
     }
-
-    fn known_vtep(&self, address: SocketAddr) -> Result<VtepId, Error> {
-        let id = self.tables.vtep_by_address.get(&address).copied();
-        id.ok_or_else(|| Error::not_found(format_args!("VTEP {address}")))
-    }
-
-    /// The VTEP at `address`, made if it is new.
-    fn vtep(&mut self, segment: SegmentId, address: SocketAddr) -> Result<VtepId, Error> {
-        self.segment(segment)?;
-        let ip = address.ip();
-        if ip == self.tables.local && address.port() == segment.udp_port {
-            return Err(Error::conflict(
-                format_args!("VTEP {address} in segment {segment}"),
-                "it is this node itself, which would hear its own frames",
-            ));
-        }
-        if let Some(id) = self.tables.vtep_by_address.get(&address) {
-            return Ok(*id);
-        }
-        if ip.is_unspecified() || ip.is_multicast() || address.port() == 0 {
-            return Err(Error::invalid(
-                "VTEP",
-                address.to_string(),
-                "a unicast address with a UDP port",
-            ));
-        }
-        if ip.is_ipv4() != self.tables.local.is_ipv4() {
-            return Err(Error::conflict(
-                format_args!("VTEP {address}"),
-                format_args!(
-                    "this node's underlay address is {}: the families differ",
-                    self.tables.local
-                ),
-            ));
-        }
-        let counters = PerWorker::new(self.tables.workers);
-        let handle = self
-            .tables
-            .vteps
-            .insert_with(|handle| Arc::new(VtepEntry { id: VtepId(handle), address, counters }));
-        let id = VtepId(handle.ok_or(Error::Limit { what: "VTEPs", limit: MAX_SLOTS })?);
-        self.tables.vtep_by_address.insert(address, id);
-        self.new_vteps.push(id);
-        Ok(id)
-    }
-
-    fn location(
-        &mut self,
-        segment: SegmentId,
-        destination: Destination,
-    ) -> Result<Location, Error> {
-        match destination {
-            Destination::Vtep(vtep) => Ok(Location::Vtep(self.vtep(segment, vtep)?)),
-            Destination::Port(port) => match self.tables.port(port) {
-                Some(entry) if entry.segment == segment => Ok(Location::Port(port)),
-                Some(entry) => Err(Error::conflict(
-                    port,
-                    format_args!("it is attached to segment {}", entry.segment),
-                )),
-                None => Err(Error::not_found(port)),
-            },
-        }
-    }
-
-    /// Derives the accepted peers of the changed segments, forgets what was learned behind those that are peers no
-    /// more, and drops VTEPs that nothing names any more.
-    fn settle_peers(&mut self) -> Result<(), Error> {
-        let mut unnamed: HashSet<VtepId> = HashSet::new();
-        for id in std::mem::take(&mut self.dirty) {
-            let Some(entry) = self.tables.segments.get_mut(&id) else { continue };
-            let entry = Arc::make_mut(entry);
-            let mut gone: HashSet<VtepId> = entry.peers.drain().map(|(_, vtep)| vtep).collect();
-            for vtep in named_vteps(entry) {
-                gone.remove(&vtep);
-                let Some(address) = self.tables.vteps.get(vtep.0).map(|vtep| vtep.address) else {
-                    continue;
-                };
-                if let Some(other) = entry.peers.insert(SourceKey::from(address.ip()), vtep)
-                    && other != vtep
-                {
-                    return Err(Error::conflict(
-                        format_args!("VTEP {address} in segment {id}"),
-                        "the segment names the same address with another UDP port, and a sender is known by its address",
-                    ));
-                }
-            }
-            // What the control plane names goes before what was only heard from.
-            let (peers, vteps) = (&mut entry.peers, &self.tables.vteps);
-            entry.discovered.retain(|vtep| {
-                let address = vteps.get(vtep.0).map(|entry| SourceKey::from(entry.address.ip()));
-                let stays = address.filter(|key| !peers.contains_key(key));
-                if let Some(key) = stays {
-                    peers.insert(key, *vtep);
-                    gone.remove(vtep);
-                }
-                stays.is_some()
-            });
-            unnamed.extend(&gone);
-            if let (false, Some(bridge)) = (gone.is_empty(), entry.bridge()) {
-                self.effects.push(Effect::Flush(bridge.fdb.clone(), Flushed::Behind(gone)));
-            }
-        }
-        unnamed.extend(self.removed_peers.drain(..));
-        unnamed.extend(self.new_vteps.drain(..));
-        for id in unnamed {
-            let Some(address) = self.tables.vtep_address(id) else { continue };
-            let key = SourceKey::from(address.ip());
-            if !self.tables.segments.values().any(|segment| segment.peers.get(&key) == Some(&id)) {
-                self.tables.vteps.remove(id.0);
-                self.tables.vtep_by_address.remove(&address);
-            }
-        }
-        Ok(())
-    }
 }
 
-fn as_vtep(location: Location) -> Option<VtepId> {
-    match location {
-        Location::Vtep(vtep) => Some(vtep),
-        Location::Port(_) => None,
-    }
-}
-
-/// All VTEPs that the control plane names in the segment, with repetitions.
-fn named_vteps(entry: &SegmentEntry) -> Vec<VtepId> {
-    let mut named: Vec<VtepId> = entry.named_peers.iter().copied().collect();
-    match &entry.table {
-        SegmentTable::Bridge(bridge) => {
-            named.extend(&bridge.flood);
-            named.extend(bridge.statics.values().copied().filter_map(as_vtep));
-        }
-        SegmentTable::Routed(routed) => {
-            named.extend(routed.fib.iter().filter_map(|(_, hop)| as_vtep(hop)))
-        }
-    }
-    named
+fn not_found(id: SegmentId) -> Error {
+    Error::not_found(format_args!("segment {id}"))
 }
 
 fn v4(address: &IpAddr) -> Option<Ipv4Addr> {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::fib::Prefix;
+use crate::next_hop::{GroupId, Member, NextHop};
 use crate::segment::{Destination, PortId, Segment, SegmentId};
 use crate::wire::MacAddr;
 
@@ -46,7 +47,8 @@ pub enum Change {
         /// Whether the device takes a vnet header with each frame, and so unfinished checksums and super-frames.
         offload: bool,
     },
-    /// Detaches a port; static FDB entries and routes to it go with it.
+    /// Detaches a port; static FDB entries and routes to it go with it, and it leaves next-hop groups. A segment with
+    /// such entries or routes is searched for them, so this takes longer the more it has.
     RemovePort(PortId),
     /// Accepts datagrams of the segment from this VTEP. Naming a VTEP in any other verb does so too.
     AddPeer {
@@ -106,7 +108,7 @@ pub enum Change {
         /// Destinations.
         prefix: Prefix,
         /// Where their packets go.
-        next_hop: Destination,
+        next_hop: NextHop,
     },
     /// Removes the route for exactly this prefix.
     RemoveRoute {
@@ -114,6 +116,27 @@ pub enum Change {
         segment: SegmentId,
         /// Destinations.
         prefix: Prefix,
+    },
+    /// Adds a group of next hops to a routed segment, or gives it other members.
+    ///
+    /// Its flows are spread over the members by weight: a flow is the inner addresses, protocol and ports, or the
+    /// addresses alone for fragments. They are spread by resilient hashing: when members come, go or change their
+    /// weights, the fewest flows move, and when one goes, only its own. A port that is detached leaves its groups by
+    /// itself; the packets for a group without any member left are dropped as unreachable.
+    SetGroup {
+        /// The segment.
+        segment: SegmentId,
+        /// The name of the group, for routes.
+        group: GroupId,
+        /// Its members: at least one, each destination once.
+        members: Vec<Member>,
+    },
+    /// Removes a group, to which no route may lead any more.
+    RemoveGroup {
+        /// The segment.
+        segment: SegmentId,
+        /// The group.
+        group: GroupId,
     },
     /// Takes a VTEP that an open segment heard from into account, so that MAC addresses can be learned behind it.
     /// Its UDP port is the segment's own; without room left, nothing happens.

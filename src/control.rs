@@ -13,7 +13,8 @@ use crate::event::Event;
 use crate::fdb::seconds;
 use crate::fib::Prefix;
 use crate::io::{Device, PortQueue, SocketOptions, UdpSocket, run_in};
-use crate::listing::{FdbEntry, PortInfo, Route, SegmentInfo};
+use crate::listing::{FdbEntry, GroupInfo, PortInfo, Route, SegmentInfo};
+use crate::next_hop::{GroupId, Member, NextHop};
 use crate::offload::{OffloadInfo, Offloads};
 use crate::segment::{Destination, PortId, Segment, SegmentId};
 use crate::shared::{Listener, Registry, Shared, lock};
@@ -42,6 +43,9 @@ pub struct Control {
 
 /// Longest wait for the workers to close what was removed.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
+
+/// Changes at once after which the tables before are not kept until the next call.
+const BULK: usize = 1024;
 
 /// Flushes kept to be repeated.
 const MAX_FLUSHES: usize = 1024;
@@ -193,7 +197,7 @@ impl Control {
         &self,
         segment: SegmentId,
         prefix: Prefix,
-        next_hop: impl Into<Destination>,
+        next_hop: impl Into<NextHop>,
     ) -> Result<(), Error> {
         self.one(Change::InsertRoute { segment, prefix, next_hop: next_hop.into() })
     }
@@ -206,9 +210,35 @@ impl Control {
         self.one(Change::RemoveRoute { segment, prefix })
     }
 
+    /// Adds a group of next hops to a routed segment, or gives it other members; see [`Change::SetGroup`].
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn set_group(
+        &self,
+        segment: SegmentId,
+        group: GroupId,
+        members: impl IntoIterator<Item = Member>,
+    ) -> Result<(), Error> {
+        self.one(Change::SetGroup { segment, group, members: members.into_iter().collect() })
+    }
+
+    /// Removes a group of next hops, to which no route may lead any more.
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn remove_group(&self, segment: SegmentId, group: GroupId) -> Result<(), Error> {
+        self.one(Change::RemoveGroup { segment, group })
+    }
+
     /// Carries out all changes or none, as one step for the workers.
     ///
     /// [`Change::AddPort`] is refused: a port needs a device, see [`Control::attach`].
+    ///
+    /// What a change replaces is freed when no worker goes by it any more: by the next call of this, of
+    /// [`Control::stats`] or of [`Control::settled`], or when the dataplane ends. With 1,024 changes or more this call
+    /// waits for the workers (a second at most, and not for an embedder's) and frees it itself, for that may be as much
+    /// memory as the tables take.
     ///
     /// # Errors
     /// Those of [`Tables::apply`](crate::Tables::apply), and [`Error::Io`] when a UDP port cannot be received on.
@@ -227,11 +257,12 @@ impl Control {
             Arrivals { openings: self.open_listeners(&registry, &changes)?, ..Arrivals::default() };
         let closes =
             |change: &Change| matches!(change, Change::RemovePort(_) | Change::RemoveSegment(_));
-        let closing = changes.iter().any(closes);
+        let wait = changes.len() >= BULK || changes.iter().any(closes);
         let (_, version) = self.apply_locked(registry, changes, arrivals)?;
-        if closing && self.shared.threaded.load(Ordering::Relaxed) {
+        if wait && self.shared.threaded.load(Ordering::Relaxed) {
             self.shared.wait_for(version, CLOSING_TIME);
         }
+        self.shared.tables.reclaim();
         Ok(())
     }
 
@@ -242,7 +273,9 @@ impl Control {
     /// dataplane is stopped; devices then close as [`Dataplane::stop`](crate::Dataplane::stop) says.
     #[must_use]
     pub fn settled(&self, timeout: Duration) -> bool {
-        self.shared.wait_for(self.shared.tables.version(), timeout)
+        let settled = self.shared.wait_for(self.shared.tables.version(), timeout);
+        self.shared.tables.reclaim();
+        settled
     }
 
     /// As [`Control::apply`], for a worker, which must not wait: does nothing if another call is under way.
@@ -266,13 +299,13 @@ impl Control {
         registry: &Registry,
         changes: &[Change],
     ) -> Result<Vec<Opening>, Error> {
-        let in_use: Vec<u16> = self.shared.tables.current().udp_ports().collect();
+        let tables = self.shared.tables.current();
         let mut opened: Vec<Opening> = Vec::new();
         for change in changes {
             let Change::AddSegment(segment) = change else { continue };
             let udp_port = segment.udp_port;
             if udp_port == 0
-                || in_use.contains(&udp_port)
+                || tables.receives_on(udp_port)
                 || opened.iter().any(|other| other.udp_port == udp_port)
             {
                 continue;
@@ -353,14 +386,13 @@ impl Control {
         arrivals: Arrivals,
     ) -> Result<(Vec<PortId>, u64), Error> {
         let Changed { tables, ports, effects } = self.shared.tables.current().changed(changes)?;
-        let udp_ports: Vec<u16> = tables.udp_ports().collect();
         for opening in &arrivals.openings {
             self.report_small_buffers(opening.udp_port, &opening.listener);
             registry.listeners.insert(opening.udp_port, opening.listener.clone());
         }
         // A port that was given up stays listed while workers hold its sockets.
         registry.listeners.retain(|udp_port, listener| {
-            udp_ports.contains(udp_port)
+            tables.receives_on(*udp_port)
                 || listener.sockets.iter().any(|socket| socket.strong_count() > 0)
         });
         lock(&self.shared.lost).retain(|port| tables.port(*port).is_some());
@@ -369,12 +401,12 @@ impl Control {
             let mut inbox = lock(&seat.inbox);
             // What arrived and went before the worker looked.
             inbox.queues.retain(|(port, _)| tables.port(*port).is_some());
-            inbox.sockets.retain(|(udp_port, _)| udp_ports.contains(udp_port));
+            inbox.sockets.retain(|(udp_port, _)| tables.receives_on(*udp_port));
             if let (Some(port), Some(queue)) = (ports.first(), queues.next()) {
                 inbox.queues.push((*port, queue));
             }
             for Opening { udp_port, sockets, .. } in &arrivals.openings {
-                if let (true, Some(socket)) = (udp_ports.contains(udp_port), sockets.get(index)) {
+                if let (true, Some(socket)) = (tables.receives_on(*udp_port), sockets.get(index)) {
                     inbox.sockets.push((*udp_port, socket.clone()));
                 }
             }
@@ -414,6 +446,14 @@ impl Control {
         self.shared.tables.current().routes(segment)
     }
 
+    /// The next-hop groups of a segment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn groups(&self, segment: SegmentId) -> Result<Vec<GroupInfo>, Error> {
+        self.shared.tables.current().groups(segment)
+    }
+
     /// The UDP ports that segments receive on, sorted.
     #[must_use]
     pub fn underlay(&self) -> Vec<UnderlayInfo> {
@@ -433,6 +473,7 @@ impl Control {
     #[must_use]
     pub fn stats(&self) -> Stats {
         use std::sync::atomic::Ordering::Relaxed;
+        self.shared.tables.reclaim();
         let mut stats = self.shared.tables.current().stats();
         stats.socket_overflows =
             self.shared.seats.iter().map(|seat| seat.overflows.load(Relaxed)).sum();

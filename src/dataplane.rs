@@ -117,6 +117,7 @@ impl Dataplane {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
+        self.shared.tables.reclaim();
         result
     }
 }

@@ -106,6 +106,12 @@ drop_reasons! {
     NoRoute, Decision, "no_route",
         "No route of the segment contains the destination; the sender is told if it may be.",
         "Add the route.";
+    Blackhole, Decision, "blackhole",
+        "The route for the destination is a blackhole.",
+        "Nothing, if that is what the route is for.";
+    Unreachable, Decision, "unreachable",
+        "The route for the destination is unreachable, or its group has no members; the sender is told if it may be.",
+        "Nothing, if that is what the route is for; otherwise give its group members.";
     TooBig, Decision, "too_big",
         "The packet is larger than the segment's MTU; in routed segments the sender is told if it may be.",
         "Set the MTU of the hosts' devices to that of the segment.";

@@ -106,6 +106,8 @@ struct Context<'a> {
     second: u32,
     /// Seed of the hash that chooses source ports.
     entropy: u64,
+    /// Seed of the hash that spreads flows over the members of a next-hop group.
+    spread: u64,
 }
 
 impl Forwarder {
@@ -129,7 +131,8 @@ impl Forwarder {
             worker: self.worker,
             now,
             second: seconds(now),
-            entropy: entropy_seed(tables.seed),
+            entropy: seed_of(tables.seed, *b"entropy!"),
+            spread: seed_of(tables.seed, *b"spread!!"),
         }
     }
 
@@ -257,7 +260,8 @@ fn learn_news(
     }
 }
 
-/// The seed under which source ports are chosen: apart from that of the tables, which must not show on the wire.
-fn entropy_seed(tables_seed: u64) -> u64 {
-    mix(tables_seed, 0x656e_7472_6f70_7921)
+/// A seed for one use: source ports are chosen and flows are spread independently of each other and of the tables, whose
+/// seed must not show on the wire.
+fn seed_of(tables_seed: u64, what: [u8; 8]) -> u64 {
+    mix(tables_seed, u64::from_be_bytes(what))
 }

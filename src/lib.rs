@@ -40,7 +40,7 @@
 //! |---|---|---|
 //! | 4 running (feature `io`, Linux) | [`Dataplane`], [`Control`], [`Worker`], [`Device`] | devices, sockets, threads, the clock |
 //! | 3 forwarding | [`Forwarder`], [`Batch`], [`Output`], [`gso`] | what to do with a batch of frames |
-//! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`Publisher`], [`mtu`] | where frames go |
+//! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`NextHop`], [`fib`], [`Publisher`], [`mtu`] | where frames go |
 //! | 1 bytes | [`wire`] | what frames mean |
 //!
 //! Layers 1 to 3 are a function from frames, tables and a time to descriptors. Without default features they are all
@@ -81,7 +81,8 @@
 //! - **VTEP**: an underlay socket address that encapsulates. **VNI**: the 24-bit number of a VXLAN segment.
 //! - **segment**: one forwarding domain, bridge or routed. **port**: a device attached to a segment.
 //! - **FDB**: MAC address → VTEP or port; entries are *static* or *learned*, learned ones *age* and *move*.
-//! - **FIB**: IP prefix → next hop.
+//! - **FIB**: IP prefix → next hop, of which the **RIB** is the side that is changed. **group**: next hops that share
+//!   flows by weight (ECMP); a flow hashes to a **bucket**, and a bucket belongs to a member.
 //! - **BUM**: broadcast, unknown-unicast and multicast frames; they go to the segment's other ports and by *ingress
 //!   replication* to each VTEP of its *flood list*. **Split horizon**: never from VTEP to VTEP.
 //! - **encap / decap**: wrapping and unwrapping. **entropy**: the outer source port, from the inner flow.
@@ -113,7 +114,7 @@ mod drop_reason;
 mod error;
 mod event;
 mod fdb;
-mod fib;
+pub mod fib;
 mod forward;
 pub mod gso;
 mod hash;
@@ -121,9 +122,12 @@ mod hash;
 mod io;
 mod listing;
 pub mod mtu;
+mod next_hop;
 mod offload;
 mod output;
+mod pages;
 mod segment;
+mod shards;
 #[cfg(all(feature = "io", target_os = "linux"))]
 mod shared;
 mod slots;
@@ -147,7 +151,8 @@ pub use error::Error;
 pub use event::Event;
 pub use fib::{ParsePrefixError, Prefix};
 pub use forward::Forwarder;
-pub use listing::{FdbEntry, Origin, PortInfo, Route, SegmentInfo};
+pub use listing::{FdbEntry, GroupInfo, MemberInfo, Origin, PortInfo, Route, SegmentInfo};
+pub use next_hop::{GroupId, Member, NextHop};
 pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
 pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
 pub use segment::{Destination, Kind, PortId, Segment, SegmentId, VtepId};
@@ -171,6 +176,7 @@ pub mod limits {
     #[cfg(all(feature = "io", target_os = "linux"))]
     pub use crate::config::MAX_SOURCE_PORTS;
     pub use crate::fdb::MAX_LIMIT as MAX_FDB_LIMIT;
+    pub use crate::next_hop::{MAX_GROUPS, MAX_MEMBERS, MAX_WEIGHT};
     pub use crate::output::MAX_OUTPUT;
     pub use crate::segment::{DEFAULT_AGEING, DEFAULT_FDB_LIMIT, FLANNEL_UDP_PORT, MAX_FLOOD};
     pub use crate::tables::MAX_WORKERS;

@@ -9,6 +9,7 @@ use crate::change::{Change, MAX_DISCOVERED};
 use crate::counters::WorkerCounters;
 use crate::fdb::seconds;
 use crate::fib::Prefix;
+use crate::next_hop::{Group, GroupId, Hop, NextHop, Share};
 use crate::segment::{Destination, Location, PortId, SegmentId};
 use crate::stats::{PortStats, SegmentStats, Stats, VtepStats};
 use crate::tables::{SegmentEntry, SegmentTable, Tables};
@@ -42,7 +43,27 @@ pub struct Route {
     /// Destinations.
     pub prefix: Prefix,
     /// Where their packets go.
-    pub next_hop: Destination,
+    pub next_hop: NextHop,
+}
+
+/// A group of next hops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// Its name within the segment.
+    pub id: GroupId,
+    /// Its members, in the order in which they were given.
+    pub members: Vec<MemberInfo>,
+}
+
+/// A member of a group of next hops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberInfo {
+    /// Where its flows go.
+    pub destination: Destination,
+    /// Its weight beside those of the other members.
+    pub weight: u16,
+    /// Buckets of the group that belong to it: its part of the flows, of those of all members together.
+    pub buckets: usize,
 }
 
 /// One segment.
@@ -131,8 +152,10 @@ impl Tables {
         let entry = |mac, location, origin, age| {
             self.destination(location).map(|destination| FdbEntry { mac, destination, origin, age })
         };
-        let statics =
-            bridge.statics.iter().filter_map(|(mac, at)| entry(*mac, *at, Origin::Static, None));
+        let statics = bridge
+            .statics
+            .iter()
+            .filter_map(|(mac, at)| entry((*mac).into(), *at, Origin::Static, None));
         let learned = bridge.fdb.list(seconds(now));
         let learned = learned
             .iter()
@@ -154,11 +177,43 @@ impl Tables {
         let SegmentTable::Routed(routed) = &self.listed(segment)?.table else {
             return Ok(Vec::new());
         };
-        let route =
-            |(prefix, hop)| self.destination(hop).map(|next_hop| Route { prefix, next_hop });
-        let mut routes: Vec<Route> = routed.fib.iter().filter_map(route).collect();
-        routes.sort_by_key(|route| route.prefix);
-        Ok(routes)
+        let next_hop = |hop| {
+            Some(match hop {
+                Hop::At(location) => NextHop::To(self.destination(location)?),
+                Hop::Group(handle) => NextHop::Group(routed.next_hops.group(handle)?.id),
+                Hop::Blackhole => NextHop::Blackhole,
+                Hop::Unreachable => NextHop::Unreachable,
+                Hop::Local => NextHop::Local,
+            })
+        };
+        let route = |(prefix, id)| {
+            let next_hop = next_hop(routed.next_hops.hop(id)?)?;
+            Some(Route { prefix, next_hop })
+        };
+        Ok(routed.rib.iter().filter_map(route).collect())
+    }
+
+    /// The next-hop groups of a routed segment, sorted by name; none for a bridge segment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such segment.
+    pub fn groups(&self, segment: SegmentId) -> Result<Vec<GroupInfo>, Error> {
+        let SegmentTable::Routed(routed) = &self.listed(segment)?.table else {
+            return Ok(Vec::new());
+        };
+        let mut groups: Vec<GroupInfo> =
+            routed.next_hops.groups().map(|group| self.group_info(group)).collect();
+        groups.sort_by_key(|group| group.id);
+        Ok(groups)
+    }
+
+    fn group_info(&self, group: &Group) -> GroupInfo {
+        let info = |share: &Share| {
+            let destination = self.destination(share.at)?;
+            let buckets = group.buckets_of(share.at);
+            Some(MemberInfo { destination, weight: share.weight, buckets })
+        };
+        GroupInfo { id: group.id, members: group.members.iter().filter_map(info).collect() }
     }
 
     /// Statistics of everything in the tables.

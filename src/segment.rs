@@ -101,6 +101,14 @@ impl Location {
         }
     }
 
+    /// The VTEP, if it is one.
+    pub(crate) fn vtep(self) -> Option<VtepId> {
+        match self {
+            Self::Vtep(vtep) => Some(vtep),
+            Self::Port(_) => None,
+        }
+    }
+
     pub(crate) fn from_word(word: u32) -> Self {
         if word & VTEP_BIT == 0 {
             Self::Port(PortId(word))

@@ -3,7 +3,7 @@
 //! Segments, ports and VTEPs are named by small numbers that fit into an FDB entry. A number is an index with a
 //! generation, so that an entry learned for a port that is gone does not come to mean the port that took its place.
 
-use std::collections::VecDeque;
+use crate::pages::Pages;
 
 /// Bits of a handle that are the index; the 11 bits above are the generation and the top bit is always clear.
 const INDEX_BITS: u32 = 20;
@@ -13,36 +13,55 @@ const GENERATION_MASK: u32 = (1 << 11) - 1;
 /// Largest number of things that handles can name at one time.
 pub(crate) const MAX_SLOTS: usize = 1 << INDEX_BITS;
 
+/// No slot.
+const NONE: u32 = u32::MAX;
+
 #[derive(Clone, Debug)]
 struct Slot<T> {
     generation: u32,
+    /// Of a free slot, the one that was given back next after it.
+    next: u32,
     value: Option<T>,
 }
 
-/// A dense map from handles to values. Cloning it clones the values, which are `Arc`s.
-#[derive(Clone, Debug)]
-pub(crate) struct Slots<T> {
-    slots: Vec<Slot<T>>,
-    /// Indices to be reused, the longest unused first, so that generations wrap as late as can be.
-    free: VecDeque<u32>,
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self { generation: 0, next: NONE, value: None }
+    }
 }
 
-impl<T> Slots<T> {
+/// A dense map from handles to values. Cloning it costs nothing; a change afterwards copies one page of it or two, and
+/// so clones some dozens of the values, which are `Arc`s.
+#[derive(Clone, Debug)]
+pub(crate) struct Slots<T> {
+    slots: Pages<Slot<T>>,
+    /// Indices given out so far.
+    used: u32,
+    /// The free indices as a list through the slots, the longest unused first, so that generations wrap as late as can
+    /// be.
+    first_free: u32,
+    last_free: u32,
+}
+
+impl<T: Clone> Slots<T> {
     pub(crate) fn new() -> Self {
-        Self { slots: Vec::new(), free: VecDeque::new() }
+        Self { slots: Pages::new(), used: 0, first_free: NONE, last_free: NONE }
     }
 
     /// Adds the value that `make` builds from its handle, or returns `None` when no handle is left.
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(u32) -> T) -> Option<u32> {
-        let index = match self.free.pop_front() {
-            Some(index) => index,
-            None if self.slots.len() < MAX_SLOTS => {
-                self.slots.push(Slot { generation: 0, value: None });
-                (self.slots.len() - 1) as u32
+        let index = match self.first_free {
+            NONE if (self.used as usize) < MAX_SLOTS => {
+                self.used += 1;
+                self.used - 1
             }
-            None => return None,
+            NONE => return None,
+            index => index,
         };
-        let slot = &mut self.slots[index as usize];
+        let slot = self.slots.at_mut(index as usize);
+        if index == self.first_free {
+            self.first_free = std::mem::replace(&mut slot.next, NONE);
+        }
         let handle = slot.generation << INDEX_BITS | index;
         slot.value = Some(make(handle));
         Some(handle)
@@ -52,10 +71,15 @@ impl<T> Slots<T> {
     pub(crate) fn remove(&mut self, handle: u32) -> Option<T> {
         self.get(handle)?;
         let index = handle & INDEX_MASK;
-        let slot = &mut self.slots[index as usize];
+        let slot = self.slots.at_mut(index as usize);
         slot.generation = (slot.generation + 1) & GENERATION_MASK;
-        self.free.push_back(index);
-        slot.value.take()
+        let value = slot.value.take();
+        match self.first_free {
+            NONE => self.first_free = index,
+            _ => self.slots.at_mut(self.last_free as usize).next = index,
+        }
+        self.last_free = index;
+        value
     }
 
     #[inline]
@@ -67,6 +91,12 @@ impl<T> Slots<T> {
         slot.value.as_ref()
     }
 
+    /// The value, to be replaced.
+    pub(crate) fn get_mut(&mut self, handle: u32) -> Option<&mut T> {
+        self.get(handle)?;
+        self.slots.at_mut((handle & INDEX_MASK) as usize).value.as_mut()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().filter_map(|slot| slot.value.as_ref())
     }
@@ -74,6 +104,10 @@ impl<T> Slots<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -96,6 +130,35 @@ mod tests {
             let handle = slots.insert_with(|handle| handle).unwrap();
             assert_eq!(handle >> 31, 0);
             slots.remove(handle);
+        }
+    }
+
+    proptest! {
+        /// Indices are reused in the order in which they were given back, and clones do not see each other.
+        #[test]
+        fn reuse_is_first_in_first_out(steps in prop::collection::vec(any::<Option<u8>>(), 0..300)) {
+            let mut slots = Slots::new();
+            let (mut held, mut free, mut next) = (Vec::new(), VecDeque::new(), 0);
+            for step in steps {
+                let before = slots.clone();
+                let listed: Vec<u32> = slots.iter().copied().collect();
+                match step {
+                    Some(which) if !held.is_empty() => {
+                        let handle = held.swap_remove(usize::from(which) % held.len());
+                        prop_assert_eq!(slots.remove(handle), Some(handle));
+                        free.push_back(handle & INDEX_MASK);
+                    }
+                    _ => {
+                        let handle = slots.insert_with(|handle| handle).unwrap();
+                        let expected = free.pop_front().unwrap_or_else(|| { next += 1; next - 1 });
+                        prop_assert_eq!(handle & INDEX_MASK, expected);
+                        held.push(handle);
+                    }
+                }
+                prop_assert_eq!(before.iter().copied().collect::<Vec<_>>(), listed);
+                prop_assert_eq!(slots.iter().count(), held.len());
+                prop_assert!(held.iter().all(|handle| slots.get(*handle) == Some(handle)));
+            }
         }
     }
 }

@@ -1,28 +1,41 @@
 //! How the control plane's tables reach the workers: versioned, whole, and free for the reader.
 //!
 //! The publisher keeps the current value behind a lock and a version beside it. A reader keeps its own reference
-//! and compares versions, one load, once per batch; only when the version has changed does it take the lock.
+//! and compares versions, one load, once per batch; only when the version has changed does it take the lock, which is
+//! never held for longer than it takes to swap or copy a pointer.
+//!
+//! A reader never frees a value, however large: the publisher keeps what it has replaced until no reader holds it any
+//! more, and frees it in a later call of its own.
 
 use std::sync::PoisonError;
 
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
+
+/// Replaced values that wait to be freed before [`Publisher::publish`] frees what it can by itself.
+const MAX_RETIRED: usize = 64;
 
 /// The side that publishes new values.
 #[derive(Debug)]
 pub struct Publisher<T> {
     version: AtomicU64,
     current: Mutex<Arc<T>>,
+    /// What was replaced and may still be in the hands of readers. Readers never take this lock.
+    retired: Mutex<Vec<Arc<T>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The guarded values are replaced by one assignment or push, so a panic cannot have left half of one.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T> Publisher<T> {
     /// Publishes a first value.
     pub fn new(value: T) -> Self {
-        Self { version: AtomicU64::new(0), current: Mutex::new(Arc::new(value)) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Arc<T>> {
-        // The guarded value is replaced by one assignment, so a panic cannot have left half of it.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        Self {
+            version: AtomicU64::new(0),
+            current: Mutex::new(Arc::new(value)),
+            retired: Mutex::new(Vec::new()),
+        }
     }
 
     /// The version published last; see [`Reader::version`].
@@ -34,15 +47,47 @@ impl<T> Publisher<T> {
     /// The value published last.
     #[must_use]
     pub fn current(&self) -> Arc<T> {
-        self.lock().clone()
+        lock(&self.current).clone()
     }
 
     /// Makes `value` what readers will see from their next batch on, and returns its version.
+    ///
+    /// The value before is kept until [`Publisher::reclaim`] finds that no reader holds it; should 64 be waiting for
+    /// that, this call frees what it can.
     pub fn publish(&self, value: T) -> u64 {
-        let mut current = self.lock();
-        *current = Arc::new(value);
-        // Inside the lock, so that a reader that sees this version finds this value or a newer one.
-        self.version.fetch_add(1, Ordering::Release) + 1
+        let mut value = Arc::new(value);
+        let version = {
+            let mut current = lock(&self.current);
+            std::mem::swap(&mut *current, &mut value);
+            // Inside the lock, so that a reader that sees this version finds this value or a newer one.
+            self.version.fetch_add(1, Ordering::Release) + 1
+        };
+        let waiting = {
+            let mut retired = lock(&self.retired);
+            retired.push(value);
+            retired.len()
+        };
+        if waiting > MAX_RETIRED {
+            self.reclaim();
+        }
+        version
+    }
+
+    /// Frees the replaced values that no reader holds any more, and returns how many are left.
+    ///
+    /// Takes as long as freeing them does, so it is for whoever publishes and not for readers. As many are left as
+    /// there are readers that have not refreshed, at most.
+    pub fn reclaim(&self) -> usize {
+        let (free, left) = {
+            let mut retired = lock(&self.retired);
+            // Nobody can get hold of a replaced value anew, so what only this list holds stays so.
+            let free: Vec<Arc<T>> =
+                retired.extract_if(.., |value| Arc::strong_count(value) == 1).collect();
+            (free, retired.len())
+        };
+        // Outside the lock, for it may take long.
+        drop(free);
+        left
     }
 }
 
@@ -63,7 +108,7 @@ impl<T> Reader<T> {
         Self { publisher, version, value }
     }
 
-    /// Takes over the newest value and says whether there was one.
+    /// Takes over the newest value and says whether there was one. Frees nothing.
     #[inline]
     pub fn refresh(&mut self) -> bool {
         let version = self.publisher.version.load(Ordering::Acquire);
@@ -103,6 +148,28 @@ mod tests {
         assert!(reader.refresh());
         assert_eq!(**reader.value(), 3);
         assert!(!reader.refresh());
+    }
+
+    #[test]
+    fn a_replaced_value_is_freed_by_the_publisher_once_no_reader_holds_it() {
+        let value = Arc::new(());
+        let publisher = Arc::new(Publisher::new(value.clone()));
+        let mut reader = Reader::new(publisher.clone());
+        publisher.publish(Arc::new(()));
+        assert_eq!(publisher.reclaim(), 1, "the reader has not refreshed");
+        assert!(reader.refresh());
+        assert_eq!(Arc::strong_count(&value), 2, "refreshing does not free it");
+        assert_eq!(publisher.reclaim(), 0);
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn what_nobody_reclaims_does_not_pile_up() {
+        let publisher = Publisher::new(0);
+        for n in 0..10 * MAX_RETIRED {
+            publisher.publish(n);
+            assert!(lock(&publisher.retired).len() <= MAX_RETIRED);
+        }
     }
 
     #[test]

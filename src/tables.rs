@@ -2,8 +2,11 @@
 //!
 //! A [`Tables`] is changed only as a whole, by [`Tables::apply`]. What the data path itself finds out, learned MAC
 //! addresses and counters, lives behind shared references that successive snapshots hand on.
+//!
+//! A clone copies next to nothing: whatever can be large is in pieces that snapshots share until one of them changes
+//! (see `shards` and `pages`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -12,12 +15,13 @@ use smallvec::SmallVec;
 use crate::Error;
 use crate::counters::{PerWorker, TrafficCounters, WorkerCounters};
 use crate::fdb::Fdb;
-use crate::fib::Fib;
-use crate::hash::{Seeded, random_seed};
+use crate::fib::{Fib, Rib};
+use crate::hash::random_seed;
+use crate::next_hop::NextHops;
 use crate::segment::{Destination, Location, PortId, SegmentId, VtepId};
+use crate::shards::Shards;
 use crate::slots::Slots;
 use crate::source_key::SourceKey;
-use crate::wire::MacAddr;
 use crate::wire::eth::MacNumber;
 use crate::wire::vxlan::ReservedBits;
 
@@ -48,7 +52,7 @@ pub(crate) struct VtepEntry {
 pub(crate) struct Bridge {
     pub(crate) learning: bool,
     pub(crate) fdb: Arc<Fdb>,
-    pub(crate) statics: HashMap<MacAddr, Location, Seeded>,
+    pub(crate) statics: Shards<MacNumber, Location>,
     pub(crate) flood: SmallVec<[VtepId; 8]>,
 }
 
@@ -56,7 +60,7 @@ impl Bridge {
     /// Where a static entry pins a MAC address.
     #[inline]
     pub(crate) fn pinned(&self, mac: MacNumber) -> Option<Location> {
-        if self.statics.is_empty() { None } else { self.statics.get(&mac.into()).copied() }
+        if self.statics.is_empty() { None } else { self.statics.get(&mac).copied() }
     }
 
     /// Where a MAC address is, by a static entry or as learned.
@@ -69,10 +73,29 @@ impl Bridge {
 /// What a routed segment forwards by.
 #[derive(Clone, Debug)]
 pub(crate) struct Routed {
+    /// The routes as the control plane changes them.
+    pub(crate) rib: Rib,
+    /// The same routes, to look up in.
     pub(crate) fib: Fib,
+    pub(crate) next_hops: NextHops,
     /// Sources of ICMP errors; without one, the destination of the packet at fault.
     pub(crate) icmp_v4: Option<Ipv4Addr>,
     pub(crate) icmp_v6: Option<Ipv6Addr>,
+}
+
+/// What names a VTEP or a port in a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mentions {
+    /// Whether it is a VTEP that is named as a peer.
+    pub(crate) peer: bool,
+    /// Flood list, static entries, next hops of routes and members of groups that name it.
+    pub(crate) others: u32,
+}
+
+impl Mentions {
+    pub(crate) fn is_named(self) -> bool {
+        self.peer || self.others > 0
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -90,13 +113,13 @@ pub(crate) struct SegmentEntry {
     pub(crate) open: bool,
     pub(crate) ports: SmallVec<[PortId; 4]>,
     pub(crate) table: SegmentTable,
-    /// VTEPs named as peers and by nothing else perhaps.
-    pub(crate) named_peers: HashSet<VtepId, Seeded>,
+    /// The VTEPs and ports that the control plane names.
+    pub(crate) mentions: Shards<Location, Mentions>,
     /// VTEPs found by an open segment.
     pub(crate) discovered: SmallVec<[VtepId; 4]>,
     /// Every VTEP from which datagrams are accepted, by underlay address: the source port tells nothing, it is
-    /// entropy. Derived from all that names VTEPs in this segment.
-    pub(crate) peers: HashMap<SourceKey, VtepId, Seeded>,
+    /// entropy. Follows from all that names VTEPs in this segment.
+    pub(crate) peers: Shards<SourceKey, VtepId>,
     pub(crate) counters: Arc<PerWorker<TrafficCounters>>,
 }
 
@@ -109,6 +132,14 @@ impl SegmentEntry {
     }
 }
 
+/// A VTEP that is named by its address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KnownVtep {
+    pub(crate) id: VtepId,
+    /// Segments that have it as a peer.
+    pub(crate) segments: u32,
+}
+
 /// A snapshot of everything that forwarding decides by.
 ///
 /// A clone shares what the data path finds out, learned MAC addresses and counters, with the original: flushing in one
@@ -119,10 +150,14 @@ pub struct Tables {
     pub(crate) workers: usize,
     pub(crate) seed: u64,
     pub(crate) reserved_bits: ReservedBits,
-    pub(crate) segments: HashMap<SegmentId, Arc<SegmentEntry>, Seeded>,
+    pub(crate) segments: Shards<SegmentId, Arc<SegmentEntry>>,
+    /// UDP ports on which segments receive, with the number of segments.
+    pub(crate) udp_ports: Arc<BTreeMap<u16, u32>>,
     pub(crate) ports: Slots<Arc<PortEntry>>,
+    /// Counts the changes of `ports` and `udp_ports`: of what workers have devices and sockets for.
+    pub(crate) attachments: u64,
     pub(crate) vteps: Slots<Arc<VtepEntry>>,
-    pub(crate) vtep_by_address: HashMap<SocketAddr, VtepId>,
+    pub(crate) vtep_by_address: Shards<SocketAddr, KnownVtep>,
     pub(crate) counters: Arc<PerWorker<WorkerCounters>>,
 }
 
@@ -148,10 +183,12 @@ impl Tables {
             workers,
             seed,
             reserved_bits: ReservedBits::Refuse,
-            segments: HashMap::with_hasher(Seeded(seed)),
+            segments: Shards::new(seed),
+            udp_ports: Arc::default(),
             ports: Slots::new(),
+            attachments: 0,
             vteps: Slots::new(),
-            vtep_by_address: HashMap::new(),
+            vtep_by_address: Shards::new(seed),
             counters: Arc::new(PerWorker::new(workers)),
         })
     }
@@ -190,11 +227,14 @@ impl Tables {
         self.vtep(id).map(|vtep| vtep.address)
     }
 
-    /// UDP ports on which the segments receive, each once.
+    /// UDP ports on which the segments receive, each once, in ascending order.
     pub fn udp_ports(&self) -> impl Iterator<Item = u16> {
-        let mut ports: SmallVec<[u16; 8]> = self.segments.keys().map(|id| id.udp_port).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        ports.into_iter()
+        self.udp_ports.keys().copied()
+    }
+
+    /// Whether a segment receives on a UDP port.
+    #[cfg(all(feature = "io", target_os = "linux"))]
+    pub(crate) fn receives_on(&self, udp_port: u16) -> bool {
+        self.udp_ports.contains_key(&udp_port)
     }
 }

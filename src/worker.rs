@@ -166,6 +166,8 @@ pub struct Worker {
     index: usize,
     shared: Arc<Shared>,
     reader: Reader<Tables>,
+    /// [`Tables::attachments`] of the snapshot that the sources were brought in step with last; none yet at first.
+    attachments: Option<u64>,
     poll: Poll,
     polled: Events,
     spinner: Spinner,
@@ -220,6 +222,7 @@ impl Worker {
             next_tick: TICK,
             next_discovery: Duration::ZERO,
             overflows: 0,
+            attachments: None,
             reader,
             shared,
         }

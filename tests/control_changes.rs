@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use overplane::wire::vxlan;
 use overplane::{
-    Batch, Change, Destination, Error, FdbEntry, Flush, Forwarder, MacAddr, Output, PortId,
-    PortInfo, Prefix, Route, Segment, SegmentId, SegmentInfo, Stats, Tables, limits,
+    Batch, Change, Destination, Error, FdbEntry, Flush, Forwarder, GroupId, GroupInfo, MacAddr,
+    Member, NextHop, Output, PortId, PortInfo, Prefix, Route, Segment, SegmentId, SegmentInfo,
+    Stats, Tables, limits,
 };
 use packets::*;
 use proptest::prelude::*;
@@ -44,12 +45,19 @@ fn furnished() -> (Tables, [PortId; 2]) {
 }
 
 /// Everything that can be seen of tables.
-type Listing = (Vec<SegmentInfo>, Vec<PortInfo>, Vec<(Vec<FdbEntry>, Vec<Route>)>, Stats, Vec<u16>);
+type Listing = (
+    Vec<SegmentInfo>,
+    Vec<PortInfo>,
+    Vec<(Vec<FdbEntry>, Vec<Route>, Vec<GroupInfo>)>,
+    Stats,
+    Vec<u16>,
+);
 
 fn listing(tables: &Tables) -> Listing {
     let segments = tables.segments();
     let entries = |segment: &SegmentInfo| {
-        (tables.fdb(segment.id, NOW).unwrap(), tables.routes(segment.id).unwrap())
+        let id = segment.id;
+        (tables.fdb(id, NOW).unwrap(), tables.routes(id).unwrap(), tables.groups(id).unwrap())
     };
     let entries = segments.iter().map(entries).collect();
     (segments, tables.ports(), entries, tables.stats(), tables.udp_ports().collect())
@@ -79,7 +87,12 @@ fn entry(mac: MacAddr, destination: impl Into<Destination>) -> Change {
     Change::InsertFdb { segment: bridge_id(1), mac, destination: destination.into() }
 }
 
-fn route(prefix: &str, next_hop: impl Into<Destination>) -> Change {
+fn group(n: u32, members: impl IntoIterator<Item = Member>) -> Change {
+    let members = members.into_iter().collect();
+    Change::SetGroup { segment: routed(), group: GroupId(n), members }
+}
+
+fn route(prefix: &str, next_hop: impl Into<NextHop>) -> Change {
     let prefix = prefix.parse().unwrap();
     Change::InsertRoute { segment: routed(), prefix, next_hop: next_hop.into() }
 }
@@ -89,7 +102,7 @@ fn errors_say_what_is_wrong_and_what_would_be_right() {
     let (mut tables, [tap, tun]) = furnished();
     tables.apply(NOW, [peer(bridge_id(1), vtep(2))]).unwrap();
     let mac = host(1).mac;
-    let group = MacAddr([1, 0, 0x5e, 0, 0, 1]);
+    let group_mac = MacAddr([1, 0, 0x5e, 0, 0, 1]);
     let zero_port = SocketAddr::new(underlay(9), 0);
     let other_port = SocketAddr::new(underlay(2), 8472);
     let ipv6: SocketAddr = "[2001:db8::2]:4789".parse().unwrap();
@@ -127,7 +140,7 @@ fn errors_say_what_is_wrong_and_what_would_be_right() {
             "FDB limit: 1048577 is not allowed; allowed: 0 to 1048576 entries",
         ),
         (
-            entry(group, vtep(2)),
+            entry(group_mac, vtep(2)),
             "MAC address of an FDB entry: 01:00:5e:00:00:01 is not allowed; \
              allowed: an individual address",
         ),
@@ -173,6 +186,28 @@ fn errors_say_what_is_wrong_and_what_would_be_right() {
              the segment is a bridge and has an FDB instead",
         ),
         (
+            route("10.0.0.0/8", GroupId(7)),
+            "group 7 of segment IP in UDP on port 8285 does not exist",
+        ),
+        (
+            Change::RemoveGroup { segment: routed(), group: GroupId(7) },
+            "group 7 of segment IP in UDP on port 8285 does not exist",
+        ),
+        (group(7, []), "members of a next-hop group: none is not allowed; allowed: 1 to 256"),
+        (
+            group(7, [Member::new(vtep(2), 257)]),
+            "weight in a next-hop group: 257 is not allowed; allowed: 1 to 256",
+        ),
+        (
+            group(7, [Member::new(vtep(2), 1), Member::new(vtep(2), 2)]),
+            "group 7 of segment IP in UDP on port 8285: VTEP 192.0.2.2:4789 is named twice; \
+             give it the sum of the weights",
+        ),
+        (
+            group(7, [Member::new(tap, 1)]),
+            "port 0: it is attached to segment VXLAN 1 on UDP port 4789",
+        ),
+        (
             Change::AddFlood { segment: routed(), vtep: vtep(2) },
             "FDB or flood list of segment IP in UDP on port 8285: \
              the segment is routed and has a FIB instead",
@@ -213,6 +248,31 @@ fn a_port_takes_its_entries_with_it_and_its_name_never_means_another() {
     assert_ne!(new, tap);
     let error = tables.apply(NOW, [entry(host(3).mac, tap)]).unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}
+
+#[test]
+fn a_group_with_routes_stays_and_a_port_leaves_it_by_itself() {
+    let (mut tables, [_, tun]) = furnished();
+    let members = [Member::new(tun, 1), Member::new(vtep(2), 3)];
+    tables.apply(NOW, [group(7, members), route("10.0.0.0/8", GroupId(7))]).unwrap();
+    let remove = Change::RemoveGroup { segment: routed(), group: GroupId(7) };
+    let error = tables.apply(NOW, [remove.clone()]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "group 7 of segment IP in UDP on port 8285: routes lead to it; \
+         remove them or lead them elsewhere first"
+    );
+    let buckets = |tables: &Tables| {
+        let group = tables.groups(routed()).unwrap().remove(0);
+        group.members.iter().map(|m| (m.destination, m.buckets)).collect::<Vec<_>>()
+    };
+    assert_eq!(buckets(&tables), [(tun.into(), 32), (vtep(2).into(), 96)]);
+    tables.apply(NOW, [Change::RemovePort(tun)]).unwrap();
+    assert_eq!(buckets(&tables), [(vtep(2).into(), 128)]);
+    let unrouted =
+        [Change::RemoveRoute { segment: routed(), prefix: "10.0.0.0/8".parse().unwrap() }, remove];
+    tables.apply(NOW, unrouted).unwrap();
+    assert_eq!((tables.groups(routed()).unwrap(), tables.stats().vteps.len()), (vec![], 0));
 }
 
 #[test]
@@ -298,7 +358,8 @@ fn a_thousand_static_entries_go_into_a_large_fdb_at_once() {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     statics: BTreeMap<(SegmentId, MacAddr), SocketAddr>,
-    routes: BTreeMap<Prefix, SocketAddr>,
+    routes: BTreeMap<Prefix, NextHop>,
+    groups: BTreeMap<GroupId, Vec<Member>>,
     flood: BTreeSet<(SegmentId, SocketAddr)>,
     named: BTreeSet<(SegmentId, SocketAddr)>,
 }
@@ -316,7 +377,15 @@ impl Model {
         };
         let statics =
             self.statics.iter().filter(|((id, _), _)| *id == segment).map(|(_, vtep)| *vtep);
-        let routes = self.routes.values().filter(|_| segment == routed()).copied();
+        let hops = self.routes.values().filter_map(|hop| match hop {
+            NextHop::To(destination) => Some(*destination),
+            _ => None,
+        });
+        let members = self.groups.values().flatten().map(|member| member.destination);
+        let routes = hops.chain(members).filter(|_| segment == routed()).map(|to| match to {
+            Destination::Vtep(vtep) => vtep,
+            Destination::Port(port) => panic!("{port} is not modelled"),
+        });
         of(&self.flood).into_iter().chain(of(&self.named)).chain(statics).chain(routes).collect()
     }
 
@@ -343,9 +412,22 @@ impl Model {
                 is_bridge(segment) && !mac.is_multicast()
             }
             Change::RemoveFdb { segment, mac } => self.statics.remove(&(*segment, *mac)).is_some(),
-            Change::InsertRoute { segment, prefix, next_hop: Destination::Vtep(vtep) } => {
-                self.routes.insert(*prefix, *vtep);
-                !is_bridge(segment)
+            Change::InsertRoute { segment, prefix, next_hop } => {
+                self.routes.insert(*prefix, *next_hop);
+                let exists = match next_hop {
+                    NextHop::Group(group) => self.groups.contains_key(group),
+                    _ => true,
+                };
+                !is_bridge(segment) && exists
+            }
+            Change::SetGroup { segment, group, members } => {
+                self.groups.insert(*group, members.clone());
+                let each: BTreeSet<_> = members.iter().map(|m| m.destination.to_string()).collect();
+                !is_bridge(segment) && !members.is_empty() && each.len() == members.len()
+            }
+            Change::RemoveGroup { segment, group } => {
+                let used = self.routes.values().any(|hop| *hop == NextHop::Group(*group));
+                !is_bridge(segment) && !used && self.groups.remove(group).is_some()
             }
             Change::RemoveRoute { segment, prefix } => {
                 !is_bridge(segment) && self.routes.remove(prefix).is_some()
@@ -376,21 +458,33 @@ impl Model {
 
 fn any_change() -> impl Strategy<Value = Change> {
     let segment = (0..SEGMENTS).prop_map(|n| segments()[n]);
-    let vtep = (2_u8..6, prop_oneof![9 => Just(4789_u16), 1 => Just(8472)])
+    let any_vtep = (2_u8..6, prop_oneof![9 => Just(4789_u16), 1 => Just(8472)])
         .prop_map(|(n, port)| SocketAddr::new(underlay(n), port));
     let mac = (0_u8..6).prop_map(|n| if n == 5 { MacAddr::BROADCAST } else { host(n + 1).mac });
     let prefix = (0_u8..3, 0_u8..3).prop_map(|(a, len)| {
         Prefix::new(std::net::Ipv4Addr::new(10, a, 0, 0).into(), [0, 8, 16][usize::from(len)])
             .unwrap()
     });
-    (0..8, segment, vtep, mac, prefix).prop_map(|(kind, segment, vtep, mac, prefix)| match kind {
+    let group = (0_u32..3).prop_map(GroupId);
+    let members = prop::collection::vec((2_u8..6, 1_u16..5), 0..4).prop_map(|members| {
+        members.into_iter().map(|(n, weight)| Member::new(vtep(n), weight)).collect::<Vec<_>>()
+    });
+    let hop = prop_oneof![
+        4 => any_vtep.clone().prop_map(NextHop::from),
+        2 => group.clone().prop_map(NextHop::Group),
+        1 => prop::sample::select(vec![NextHop::Blackhole, NextHop::Unreachable, NextHop::Local]),
+    ];
+    let all = (0..12, segment, any_vtep, mac, prefix, hop, group, members);
+    all.prop_map(|(kind, segment, vtep, mac, prefix, next_hop, group, members)| match kind {
         0 => Change::AddPeer { segment, vtep },
         1 => Change::RemovePeer { segment, vtep },
         2 => Change::AddFlood { segment, vtep },
         3 => Change::RemoveFlood { segment, vtep },
         4 => Change::InsertFdb { segment, mac, destination: vtep.into() },
         5 => Change::RemoveFdb { segment, mac },
-        6 => Change::InsertRoute { segment, prefix, next_hop: vtep.into() },
+        6 | 7 => Change::InsertRoute { segment, prefix, next_hop },
+        8 | 9 => Change::SetGroup { segment: routed(), group, members },
+        10 => Change::RemoveGroup { segment: routed(), group },
         _ => Change::RemoveRoute { segment, prefix },
     })
 }
@@ -419,9 +513,14 @@ fn assert_agrees(tables: &Tables, model: &Model) {
     }
     let routes = tables.routes(routed()).unwrap();
     let routes: Vec<_> = routes.iter().map(|route| (route.prefix, route.next_hop)).collect();
-    let expected: Vec<_> =
-        model.routes.iter().map(|(prefix, v)| (*prefix, Destination::Vtep(*v))).collect();
+    let expected: Vec<_> = model.routes.iter().map(|(prefix, hop)| (*prefix, *hop)).collect();
     assert_eq!(routes, expected);
+    let groups = tables.groups(routed()).unwrap();
+    let members = |group: &GroupInfo| {
+        group.members.iter().map(|m| Member::new(m.destination, m.weight)).collect::<Vec<_>>()
+    };
+    let groups: Vec<_> = groups.iter().map(|group| (group.id, members(group))).collect();
+    assert_eq!(groups, model.groups.clone().into_iter().collect::<Vec<_>>());
     let vteps: Vec<SocketAddr> = tables.stats().vteps.iter().map(|vtep| vtep.address).collect();
     assert!(vteps.iter().all(|vtep| model.knows(*vtep)), "no VTEP outlives its last mention");
 }

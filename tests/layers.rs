@@ -9,7 +9,7 @@ const RUNNING: [&str; 8] =
     ["io", "worker", "control", "dataplane", "shared", "config", "trouble", "switches"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 20] = [
     "tables",
     "segment",
     "change",
@@ -18,7 +18,10 @@ const TABLES: [&str; 17] = [
     "fib",
     "snapshot",
     "listing",
+    "next_hop",
     "slots",
+    "pages",
+    "shards",
     "mtu",
     "source_key",
     "hash",

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use loom::sync::Arc;
-use loom::thread;
+use loom::thread::{self, ThreadId};
 use overplane::{Publisher, Reader};
 
 #[test]
@@ -25,5 +25,71 @@ fn a_reader_that_saw_a_version_has_its_value_or_a_newer_one() {
         writer.join().unwrap();
         reader.refresh();
         assert_eq!(**reader.value(), 2);
+    });
+}
+
+/// A value that only the thread that published it may free.
+struct Owned {
+    value: u64,
+    owner: ThreadId,
+}
+
+impl Owned {
+    fn new(value: u64) -> Self {
+        Self { value, owner: thread::current().id() }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        assert_eq!(thread::current().id(), self.owner, "a reader freed value {}", self.value);
+    }
+}
+
+#[test]
+fn a_reader_frees_nothing() {
+    loom::model(|| {
+        let publisher = Arc::new(Publisher::new(Owned::new(0)));
+        let mut reader = Reader::new(publisher.clone());
+        let worker = thread::spawn(move || {
+            let mut last = 0;
+            for _ in 0..2 {
+                reader.refresh();
+                assert!(reader.value().value >= last);
+                last = reader.value().value;
+            }
+            reader
+        });
+        publisher.publish(Owned::new(1));
+        publisher.reclaim();
+        publisher.publish(Owned::new(2));
+        publisher.reclaim();
+        let mut reader = worker.join().unwrap();
+        assert!(publisher.reclaim() <= 1, "one reader holds one value at most");
+        reader.refresh();
+        assert_eq!((reader.value().value, publisher.reclaim()), (2, 0));
+    });
+}
+
+#[test]
+fn two_readers_share_a_value_that_the_publisher_frees() {
+    loom::model(|| {
+        let publisher = Arc::new(Publisher::new(Owned::new(0)));
+        let workers = [(); 2].map(|()| {
+            let mut reader = Reader::new(publisher.clone());
+            thread::spawn(move || {
+                reader.refresh();
+                assert!(reader.value().value >= reader.version());
+                reader
+            })
+        });
+        publisher.publish(Owned::new(1));
+        publisher.reclaim();
+        for worker in workers {
+            let mut reader = worker.join().unwrap();
+            reader.refresh();
+            assert_eq!(reader.value().value, 1);
+        }
+        assert_eq!(publisher.reclaim(), 0);
     });
 }

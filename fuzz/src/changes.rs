@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use overplane::{Change, Destination, Flush, MacAddr, PortId, Prefix, Segment, SegmentId};
+use overplane::{
+    Change, Destination, Flush, GroupId, MacAddr, Member, NextHop, PortId, Prefix, Segment,
+    SegmentId,
+};
 
 use crate::cursor::Cursor;
 use crate::world::{ROUTED_PORT, World, address, bridge, vtep};
@@ -46,7 +49,7 @@ fn change(world: &mut World, input: &mut Cursor<'_>) {
 
 fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
     let segment = any_segment(input);
-    match input.u8() % 15 {
+    match input.u8() % 17 {
         0 => Change::AddSegment(new_segment(segment, input)),
         1 => Change::RemoveSegment(segment),
         2 => Change::AddPort { segment, name: "new".into(), offload: input.u8() & 1 != 0 },
@@ -65,10 +68,17 @@ fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
         9 => Change::RemoveFdb { segment, mac: any_mac(input) },
         10 => Change::FlushFdb { segment, which: any_flush(input, ports) },
         11 | 12 => {
-            let (prefix, next_hop) = (any_prefix(input), any_destination(input, ports));
+            let (prefix, next_hop) = (any_prefix(input), any_next_hop(input, ports));
             Change::InsertRoute { segment, prefix, next_hop }
         }
         13 => Change::RemoveRoute { segment, prefix: any_prefix(input) },
+        14 => {
+            let members = (0..input.u8() % 4)
+                .map(|_| Member::new(any_destination(input, ports), u16::from(input.u8() % 8)))
+                .collect();
+            Change::SetGroup { segment, group: any_group(input), members }
+        }
+        15 => Change::RemoveGroup { segment, group: any_group(input) },
         _ => Change::Discover { segment, address: address(input.u8() % 6) },
     }
 }
@@ -114,6 +124,20 @@ fn any_destination(input: &mut Cursor<'_>, ports: &[PortId]) -> Destination {
         0 => any_vtep(input).into(),
         _ => input.pick(ports).map_or(any_vtep(input).into(), Destination::Port),
     }
+}
+
+fn any_next_hop(input: &mut Cursor<'_>, ports: &[PortId]) -> NextHop {
+    match input.u8() % 8 {
+        0 => NextHop::Blackhole,
+        1 => NextHop::Unreachable,
+        2 => NextHop::Local,
+        3 | 4 => any_group(input).into(),
+        _ => any_destination(input, ports).into(),
+    }
+}
+
+fn any_group(input: &mut Cursor<'_>) -> GroupId {
+    GroupId(u32::from(input.u8() % 3))
 }
 
 fn any_mac(input: &mut Cursor<'_>) -> MacAddr {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
-    Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, Offload, Offloads,
+    Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, GroupInfo, Offload, Offloads,
     Output, PortId, PortInfo, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables,
     Transmit, limits,
 };
@@ -31,7 +31,12 @@ pub fn bridge(n: u32) -> Segment {
 }
 
 /// Everything that can be seen of tables.
-pub type Listing = (Vec<SegmentInfo>, Vec<PortInfo>, Vec<(Vec<FdbEntry>, Vec<Route>)>, Stats);
+pub type Listing = (
+    Vec<SegmentInfo>,
+    Vec<PortInfo>,
+    Vec<(Vec<FdbEntry>, Vec<Route>, Vec<GroupInfo>)>,
+    Stats,
+);
 
 pub struct World {
     pub tables: Tables,
@@ -87,7 +92,7 @@ impl World {
         let route = |prefix: &str, next_hop: Destination| Change::InsertRoute {
             segment: SegmentId { udp_port: ROUTED_PORT, vni: None },
             prefix: prefix.parse().expect("a prefix"),
-            next_hop,
+            next_hop: next_hop.into(),
         };
         let routes = [
             route("10.7.1.0/24", ports[4].into()),
@@ -107,7 +112,8 @@ impl World {
         let segments = self.tables.segments();
         let entries = |segment: &SegmentInfo| {
             let fdb = self.tables.fdb(segment.id, self.now).expect("listed");
-            (fdb, self.tables.routes(segment.id).expect("listed"))
+            let routes = self.tables.routes(segment.id).expect("listed");
+            (fdb, routes, self.tables.groups(segment.id).expect("listed"))
         };
         let entries = segments.iter().map(entries).collect();
         (segments, self.tables.ports(), entries, self.tables.stats())
@@ -243,6 +249,15 @@ impl World {
                 match entry.destination {
                     Destination::Port(port) => assert!(segment.ports.contains(&port)),
                     Destination::Vtep(vtep) => assert!(segment.peers.contains(&vtep)),
+                }
+            }
+            for group in self.tables.groups(segment.id).expect("listed") {
+                for member in &group.members {
+                    assert!(member.buckets > 0, "{group:?}");
+                    match member.destination {
+                        Destination::Port(port) => assert!(segment.ports.contains(&port)),
+                        Destination::Vtep(vtep) => assert!(segment.peers.contains(&vtep)),
+                    }
                 }
             }
             let addresses: HashSet<IpAddr> = segment.peers.iter().map(SocketAddr::ip).collect();

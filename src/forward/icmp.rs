@@ -37,6 +37,8 @@ pub(crate) enum Problem {
     TimeExceeded,
     /// No route leads to its destination.
     NoRoute,
+    /// The route to its destination says that it cannot be reached.
+    Unreachable,
     /// It exceeds the MTU, given in bytes.
     TooBig(u32),
 }
@@ -161,6 +163,9 @@ fn v4_type(problem: Problem) -> Icmpv4Type {
         Problem::NoRoute => {
             Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Network)
         }
+        Problem::Unreachable => {
+            Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Host)
+        }
         // RFC 1191 §4.
         Problem::TooBig(mtu) => {
             let next_hop_mtu = mtu.min(u32::from(u16::MAX)) as u16;
@@ -176,7 +181,7 @@ fn v6_type(problem: Problem) -> Icmpv6Type {
         Problem::TimeExceeded => {
             Icmpv6Type::TimeExceeded(icmpv6::TimeExceededCode::HopLimitExceeded)
         }
-        Problem::NoRoute => {
+        Problem::NoRoute | Problem::Unreachable => {
             Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::NoRoute)
         }
         // RFC 4443 §3.2.

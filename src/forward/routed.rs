@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 use crate::batch::Batch;
 use crate::drop_reason::DropReason;
+use crate::fib::NextHopId;
+use crate::next_hop::Hop;
 use crate::output::{Deliver, Output};
 use crate::segment::Location;
 use crate::tables::{PortEntry, Routed, SegmentEntry};
@@ -36,6 +38,25 @@ fn destination(packet: &[u8], info: &FrameInfo) -> Result<IpAddr, DropReason> {
         IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local(),
     };
     if of_the_link(to) || of_the_link(from) { Err(DropReason::NoDestination) } else { Ok(to) }
+}
+
+/// Where a route leads a packet.
+#[inline(always)]
+fn follow(
+    (segment, routed): (&SegmentEntry, &Routed),
+    route: NextHopId,
+    flow: impl FnOnce() -> u32,
+) -> Result<Location, DropReason> {
+    match routed.next_hops.hop(route).ok_or(DropReason::NoRoute)? {
+        Hop::At(location) => Ok(location),
+        Hop::Group(handle) => {
+            let member = routed.next_hops.group(handle).and_then(|group| group.member(flow()));
+            member.ok_or(DropReason::Unreachable)
+        }
+        Hop::Blackhole => Err(DropReason::Blackhole),
+        Hop::Unreachable => Err(DropReason::Unreachable),
+        Hop::Local => segment.ports.first().copied().map(Location::Port).ok_or(DropReason::NoRoute),
+    }
 }
 
 /// The TTL or hop limit.
@@ -88,7 +109,9 @@ impl Forwarder {
         let parsed = FrameInfo::parse_ip(packet);
         let info = parsed.as_ref().map_err(refusal)?;
         let to = destination(packet, info)?;
-        let hop = routed.fib.lookup(to).ok_or(DropReason::NoRoute)?;
+        let route = routed.fib.lookup(to).ok_or(DropReason::NoRoute)?;
+        let flow = || info.flow_hash(packet, context.spread);
+        let hop = follow((segment, routed), route, flow)?;
         if ttl(packet, info) <= 1 {
             return Err(DropReason::TtlExceeded);
         }
@@ -130,6 +153,7 @@ impl Forwarder {
         let problem = match reason {
             DropReason::TtlExceeded => Problem::TimeExceeded,
             DropReason::NoRoute => Problem::NoRoute,
+            DropReason::Unreachable => Problem::Unreachable,
             // A packet that may be fragmented is nobody's error (RFC 1191 §3); IPv6 routers never fragment.
             DropReason::TooBig
                 if info.l3 == L3::Ipv6 || packet.get(6).is_some_and(|b| b & DONT_FRAGMENT != 0) =>
@@ -203,7 +227,10 @@ impl Forwarder {
         let packet = batch.frame_mut(index);
         let parsed = FrameInfo::parse_ip(packet);
         let info = parsed.as_ref().map_err(refusal)?;
-        let port = match routed.fib.lookup(destination(packet, info)?) {
+        let route = routed.fib.lookup(destination(packet, info)?);
+        let flow = || info.flow_hash(packet, context.spread);
+        let hop = route.map(|route| follow((segment, routed), route, flow)).transpose()?;
+        let port = match hop {
             Some(Location::Port(port)) => tables.port(port),
             // With one port there is no choice: the host behind it knows what is its own, also where a route to
             // another node covers this node's addresses. Should the packet come back, its TTL bounds the loop.

@@ -10,20 +10,23 @@ use crate::shared::lock;
 use super::{Kind, Source, Worker};
 
 impl Worker {
-    /// Takes up what the new snapshot names and closes what it does not name any more.
+    /// Takes up what the new snapshot names and closes what it does not name any more. Most snapshots differ in neither
+    /// ports nor UDP ports from the one before, and then there is nothing to do.
     pub(super) fn reconcile(&mut self) {
         let tables = self.reader.value().clone();
-        let udp_ports: Vec<u16> = tables.udp_ports().collect();
+        if self.attachments.replace(tables.attachments) == Some(tables.attachments) {
+            return;
+        }
         for index in 0..self.sources.len() {
             let gone = self.sources[index].as_ref().is_some_and(|source| match &source.kind {
                 Kind::Port { id, .. } => tables.port(*id).is_none(),
-                Kind::Socket { udp_port, .. } => !udp_ports.contains(udp_port),
+                Kind::Socket { udp_port, .. } => !tables.receives_on(*udp_port),
             });
             if gone {
                 self.close(index);
             }
         }
-        self.by_listener.retain(|(udp_port, _)| udp_ports.contains(udp_port));
+        self.by_listener.retain(|(udp_port, _)| tables.receives_on(*udp_port));
         let (queues, sockets) = {
             let mut inbox = lock(&self.shared.seats[self.index].inbox);
             // What this snapshot does not name belongs to the next one.
@@ -31,7 +34,7 @@ impl Worker {
                 inbox.queues.extract_if(.., |(port, _)| tables.port(*port).is_some()).collect();
             let sockets: Vec<_> = inbox
                 .sockets
-                .extract_if(.., |(udp_port, _)| udp_ports.contains(udp_port))
+                .extract_if(.., |(udp_port, _)| tables.receives_on(*udp_port))
                 .collect();
             (queues, sockets)
         };

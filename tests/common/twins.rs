@@ -84,7 +84,7 @@ impl Node {
                         changes.push(Change::InsertRoute {
                             segment,
                             prefix,
-                            next_hop: destination,
+                            next_hop: destination.into(),
                         });
                     }
                 } else if id == bridge_id(1) || n == 1 {

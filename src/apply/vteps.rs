@@ -1,0 +1,262 @@
+//! VTEPs while tables are changed: who names them, and so who is a peer.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::Error;
+use crate::change::MAX_DISCOVERED;
+use crate::counters::PerWorker;
+use crate::segment::{Destination, Location, SegmentId, VtepId};
+use crate::slots::MAX_SLOTS;
+use crate::source_key::SourceKey;
+use crate::tables::{KnownVtep, Mentions, SegmentEntry, VtepEntry};
+
+use super::effect::{Effect, Flushed};
+use super::{Draft, add};
+
+impl Draft {
+    pub(super) fn known_vtep(&self, address: SocketAddr) -> Result<VtepId, Error> {
+        let known = self.tables.vtep_by_address.get(&address).map(|known| known.id);
+        known.ok_or_else(|| Error::not_found(format_args!("VTEP {address}")))
+    }
+
+    /// The VTEP at `address`, made if it is new. Whoever makes it names it, or it is gone in the end.
+    pub(super) fn vtep(
+        &mut self,
+        segment: SegmentId,
+        address: SocketAddr,
+    ) -> Result<VtepId, Error> {
+        self.entry(segment)?;
+        let ip = address.ip();
+        if ip == self.tables.local && address.port() == segment.udp_port {
+            return Err(Error::conflict(
+                format_args!("VTEP {address} in segment {segment}"),
+                "it is this node itself, which would hear its own frames",
+            ));
+        }
+        if let Some(known) = self.tables.vtep_by_address.get(&address) {
+            return Ok(known.id);
+        }
+        if ip.is_unspecified() || ip.is_multicast() || address.port() == 0 {
+            return Err(Error::invalid(
+                "VTEP",
+                address.to_string(),
+                "a unicast address with a UDP port",
+            ));
+        }
+        if ip.is_ipv4() != self.tables.local.is_ipv4() {
+            return Err(Error::conflict(
+                format_args!("VTEP {address}"),
+                format_args!(
+                    "this node's underlay address is {}: the families differ",
+                    self.tables.local
+                ),
+            ));
+        }
+        let counters = PerWorker::new(self.tables.workers);
+        let handle = self
+            .tables
+            .vteps
+            .insert_with(|handle| Arc::new(VtepEntry { id: VtepId(handle), address, counters }));
+        let id = VtepId(handle.ok_or(Error::Limit { what: "VTEPs", limit: MAX_SLOTS })?);
+        self.tables.vtep_by_address.insert(address, KnownVtep { id, segments: 0 });
+        self.perhaps_unnamed.push(id);
+        Ok(id)
+    }
+
+    pub(super) fn location(
+        &mut self,
+        segment: SegmentId,
+        destination: Destination,
+    ) -> Result<Location, Error> {
+        match destination {
+            Destination::Vtep(vtep) => Ok(Location::Vtep(self.vtep(segment, vtep)?)),
+            Destination::Port(port) => match self.tables.port(port) {
+                Some(entry) if entry.segment == segment => Ok(Location::Port(port)),
+                Some(entry) => Err(Error::conflict(
+                    port,
+                    format_args!("it is attached to segment {}", entry.segment),
+                )),
+                None => Err(Error::not_found(port)),
+            },
+        }
+    }
+
+    pub(super) fn discover(&mut self, segment: SegmentId, address: IpAddr) -> Result<(), Error> {
+        let entry = self.entry(segment)?;
+        if !entry.open
+            || entry.peers.contains_key(&SourceKey::from(address))
+            || entry.discovered.len() >= MAX_DISCOVERED
+        {
+            return Ok(());
+        }
+        let id = self.vtep(segment, SocketAddr::new(address, segment.udp_port))?;
+        add(&mut self.segment(segment)?.discovered, id);
+        self.touch(segment, id);
+        Ok(())
+    }
+
+    /// Notes that a VTEP may have become a peer of a segment, or may be one no more.
+    pub(super) fn touch(&mut self, segment: SegmentId, vtep: VtepId) {
+        self.touched.entry(segment).or_default().push(vtep);
+    }
+
+    /// Changes what names a location in a segment, and says whether that changed anything.
+    fn mention(
+        &mut self,
+        segment: SegmentId,
+        location: Location,
+        change: impl FnOnce(&mut Mentions),
+    ) -> Result<bool, Error> {
+        let mentions = &mut self.segment(segment)?.mentions;
+        let before = mentions.get(&location).copied().unwrap_or_default();
+        let mut after = before;
+        change(&mut after);
+        if after.is_named() {
+            mentions.insert(location, after);
+        } else {
+            mentions.remove(&location);
+        }
+        if let Location::Vtep(vtep) = location
+            && before.is_named() != after.is_named()
+        {
+            self.touch(segment, vtep);
+        }
+        Ok(before != after)
+    }
+
+    /// Names a VTEP as a peer of the segment, or takes that back, and says whether that changed anything.
+    pub(super) fn name_peer(
+        &mut self,
+        segment: SegmentId,
+        vtep: VtepId,
+        peer: bool,
+    ) -> Result<bool, Error> {
+        self.mention(segment, Location::Vtep(vtep), |mentions| mentions.peer = peer)
+    }
+
+    /// Counts one more that names a location in the segment.
+    pub(super) fn name(&mut self, segment: SegmentId, location: Location) -> Result<(), Error> {
+        self.mention(segment, location, |mentions| mentions.others += 1).map(|_| ())
+    }
+
+    /// Takes back [`Draft::name`].
+    pub(super) fn unname(&mut self, segment: SegmentId, location: Location) -> Result<(), Error> {
+        self.mention(segment, location, |mentions| mentions.others -= 1).map(|_| ())
+    }
+
+    /// One thing in the segment names `new` that named `old` before, or nothing.
+    pub(super) fn replace(
+        &mut self,
+        segment: SegmentId,
+        old: Option<Location>,
+        new: Location,
+    ) -> Result<(), Error> {
+        if old == Some(new) {
+            return Ok(());
+        }
+        self.name(segment, new)?;
+        old.map_or(Ok(()), |old| self.unname(segment, old))
+    }
+
+    /// Counts one segment more or less that has a VTEP as a peer.
+    fn count_peer(&mut self, vtep: VtepId, change: impl FnOnce(&mut u32)) {
+        let address = self.tables.vtep_address(vtep);
+        let known = address.and_then(|address| self.tables.vtep_by_address.get_mut(&address));
+        if let Some(known) = known {
+            change(&mut known.segments);
+            if known.segments == 0 {
+                self.perhaps_unnamed.push(vtep);
+            }
+        }
+    }
+
+    /// The VTEPs of a segment that was removed are peers no more.
+    pub(super) fn forget_peers(&mut self, id: SegmentId, segment: &SegmentEntry) {
+        self.touched.remove(&id);
+        for vtep in segment.peers.values() {
+            self.count_peer(*vtep, |segments| *segments -= 1);
+        }
+    }
+
+    /// Settles who is a peer in the segments where that may have changed, forgets what was learned behind those that
+    /// are peers no more, and drops VTEPs that nothing names any more.
+    pub(super) fn settle_peers(&mut self) -> Result<(), Error> {
+        for (id, touched) in std::mem::take(&mut self.touched) {
+            let gone = self.settle_segment(id, &touched)?;
+            if let (false, Some(bridge)) = (gone.is_empty(), self.entry(id)?.bridge()) {
+                let effect = Effect::Flush(bridge.fdb.clone(), Flushed::Behind(gone));
+                self.effects.push(effect);
+            }
+        }
+        for id in std::mem::take(&mut self.perhaps_unnamed) {
+            let Some(address) = self.tables.vtep_address(id) else { continue };
+            let known = self.tables.vtep_by_address.get(&address);
+            if known.is_some_and(|known| known.segments == 0) {
+                self.tables.vteps.remove(id.0);
+                self.tables.vtep_by_address.remove(&address);
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles which of some VTEPs are peers of a segment, and returns those that were and are no more.
+    fn settle_segment(
+        &mut self,
+        id: SegmentId,
+        touched: &[VtepId],
+    ) -> Result<HashSet<VtepId>, Error> {
+        let (mut gone, mut come) = (HashSet::new(), Vec::new());
+        let vteps = self.tables.vteps.clone();
+        let key = |vtep: VtepId| {
+            vteps.get(vtep.0).map(|entry| (SourceKey::from(entry.address.ip()), entry.address))
+        };
+        let entry = self.segment(id)?;
+        let named =
+            |entry: &SegmentEntry, vtep: VtepId| entry.mentions.contains_key(&Location::Vtep(vtep));
+        // Those first that make room.
+        for vtep in touched {
+            if let Some((key, _)) = key(*vtep)
+                && !named(entry, *vtep)
+                && entry.peers.get(&key) == Some(vtep)
+                && !entry.discovered.contains(vtep)
+            {
+                entry.peers.remove(&key);
+                gone.insert(*vtep);
+            }
+        }
+        for vtep in touched {
+            let Some((key, address)) = key(*vtep) else { continue };
+            let before = entry.peers.get(&key).copied();
+            if named(entry, *vtep) {
+                // What the control plane names goes before what was only heard from.
+                entry.discovered.retain(|other| other != vtep && before != Some(*other));
+                match before {
+                    Some(other) if other == *vtep => continue,
+                    Some(other) if named(entry, other) => {
+                        return Err(Error::conflict(
+                            format_args!("VTEP {address} in segment {id}"),
+                            "the segment names the same address with another UDP port, and a sender is known by its address",
+                        ));
+                    }
+                    other => gone.extend(other),
+                }
+            } else if !entry.discovered.contains(vtep) || before == Some(*vtep) {
+                continue;
+            } else if before.is_some() {
+                entry.discovered.retain(|other| other != vtep);
+                continue;
+            }
+            entry.peers.insert(key, *vtep);
+            come.push(*vtep);
+        }
+        for vtep in &come {
+            self.count_peer(*vtep, |segments| *segments += 1);
+        }
+        for vtep in &gone {
+            self.count_peer(*vtep, |segments| *segments -= 1);
+        }
+        Ok(gone)
+    }
+}
