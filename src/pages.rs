@@ -8,12 +8,12 @@ const PAGE: usize = 64;
 /// An array that grows by the page and never shrinks. New elements are `T::default()`.
 #[derive(Clone, Debug)]
 pub(crate) struct Pages<T> {
-    pages: Arc<Vec<Arc<[T; PAGE]>>>,
+    pages: Arc<[Arc<[T; PAGE]>]>,
 }
 
 impl<T: Clone + Default> Pages<T> {
     pub(crate) fn new() -> Self {
-        Self { pages: Arc::new(Vec::new()) }
+        Self { pages: Arc::default() }
     }
 
     #[inline]
@@ -23,11 +23,15 @@ impl<T: Clone + Default> Pages<T> {
 
     /// The element at `index`, to be changed; there is one for each index.
     pub(crate) fn at_mut(&mut self, index: usize) -> &mut T {
-        let pages = Arc::make_mut(&mut self.pages);
-        while pages.len() <= index / PAGE {
-            pages.push(Arc::new(std::array::from_fn(|_| T::default())));
+        if self.pages.len() <= index / PAGE {
+            // One empty page stands for all new ones until they are written to. Twice as many as there were, so that
+            // growing costs the same for each element, however many there are.
+            let empty = Arc::new(std::array::from_fn(|_| T::default()));
+            let len = (2 * self.pages.len()).max(index / PAGE + 1);
+            let new = std::iter::repeat_n(&empty, len - self.pages.len());
+            self.pages = self.pages.iter().chain(new).cloned().collect();
         }
-        &mut Arc::make_mut(&mut pages[index / PAGE])[index % PAGE]
+        &mut Arc::make_mut(&mut Arc::make_mut(&mut self.pages)[index / PAGE])[index % PAGE]
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {

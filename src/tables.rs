@@ -208,6 +208,12 @@ impl Tables {
         self.vteps.get(id.0).map(|entry| &**entry)
     }
 
+    /// Whether a VTEP is still there, for those who need no more of it.
+    #[inline]
+    pub(crate) fn has_vtep(&self, id: VtepId) -> bool {
+        self.vteps.get(id.0).is_some()
+    }
+
     #[inline]
     pub(crate) fn segment(&self, id: SegmentId) -> Option<&SegmentEntry> {
         self.segments.get(&id).map(|entry| &**entry)

@@ -7,6 +7,7 @@
 //! Run with `cargo bench --bench forward`; a filter such as `encap/1400` narrows it down.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod scale;
 mod super_frames;
 
 use std::hint::black_box;
@@ -263,11 +264,12 @@ fn quick() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
+use scale::{scale_bridge, scale_route};
 use super_frames::{checksums, coalesce, split};
 
 criterion_group! {
     name = benches;
     config = quick();
-    targets = refill, encap, decap, route, flood, checksums, split, coalesce
+    targets = refill, encap, decap, route, flood, scale_route, scale_bridge, checksums, split, coalesce
 }
 criterion_main!(benches);

@@ -12,7 +12,7 @@ use overplane_lab::Cidr;
 use tracing::level_filters::LevelFilter;
 
 use crate::failure::Failure;
-use crate::plan::{self, DEVICE, Plan, SegmentPlan, Target};
+use crate::plan::{self, DEVICE, Plan, SegmentPlan, Target, Via};
 
 /// Forwards overlay networks in userspace: VXLAN and IP in UDP.
 #[derive(Debug, Parser)]
@@ -194,7 +194,7 @@ impl Udp {
                 if planned.routes.iter().any(|(known, _)| known == prefix) {
                     return Err(Failure::Usage(format!("--route: {prefix} is given twice")));
                 }
-                planned.routes.push((*prefix, Target::Vtep(vtep)));
+                planned.routes.push((*prefix, Via::One(Target::Vtep(vtep))));
             }
             Ok(())
         })
@@ -282,7 +282,7 @@ mod tests {
         let plan = plan(line).unwrap();
         let segment = &plan.segments[0];
         assert_eq!(segment.segment.id().to_string(), "IP in UDP on port 8285");
-        let next_hop = Target::Vtep("10.9.0.2:8285".parse().unwrap());
+        let next_hop = Via::One(Target::Vtep("10.9.0.2:8285".parse().unwrap()));
         assert_eq!(segment.routes, [("10.7.2.0/24".parse().unwrap(), next_hop)]);
     }
 

@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use overplane::{
-    Change, Control, Dataplane, Destination, Device, PortId, SegmentId, Stats, Tables,
+    Change, Control, Dataplane, Destination, Device, GroupId, Member, NextHop, PortId, SegmentId,
+    Stats, Tables,
 };
 use overplane_lab::Namespace;
 use tracing::{info, warn};
 
 use crate::failure::Failure;
 use crate::links::{self, Underlay};
-use crate::plan::{Plan, SegmentPlan, Target};
+use crate::plan::{Plan, SegmentPlan, Target, Via};
 
 /// A running dataplane. Its devices go when it is stopped.
 #[derive(Debug)]
@@ -113,24 +114,49 @@ fn changes(segment: SegmentId, planned: &SegmentPlan, ports: &[PortId]) -> Vec<C
         mac,
         destination: destination(target),
     });
-    let routes = planned.routes.iter().map(|&(prefix, target)| Change::InsertRoute {
-        segment,
-        prefix,
-        next_hop: destination(target),
+    // Each route with several next hops has a group of its own, named by the route's place.
+    let routes = planned.routes.iter().enumerate().flat_map(|(place, (prefix, via))| {
+        let group = GroupId(place as u32);
+        let members = match via {
+            Via::Group(members) => Some(Change::SetGroup {
+                segment,
+                group,
+                members: members.iter().map(|(to, n)| Member::new(destination(*to), *n)).collect(),
+            }),
+            _ => None,
+        };
+        let next_hop = match via {
+            Via::One(target) => destination(*target).into(),
+            Via::Group(_) => group.into(),
+            Via::Blackhole => NextHop::Blackhole,
+            Via::Unreachable => NextHop::Unreachable,
+            Via::Local => NextHop::Local,
+        };
+        members.into_iter().chain([Change::InsertRoute { segment, prefix: *prefix, next_hop }])
     });
     flood.chain(peers).chain(fdb).chain(routes).collect()
 }
 
+/// Whether packets of the route leave for another node.
+fn leaves(via: &Via) -> bool {
+    let vtep = |target: &Target| matches!(target, Target::Vtep(_));
+    match via {
+        Via::One(target) => vtep(target),
+        Via::Group(members) => members.iter().any(|(target, _)| vtep(target)),
+        Via::Blackhole | Via::Unreachable | Via::Local => false,
+    }
+}
+
 /// Says for which routes the kernel will hand nothing to a device.
 fn warn_of_unreachable(id: SegmentId, planned: &SegmentPlan) {
-    for (prefix, target) in &planned.routes {
+    for (prefix, via) in &planned.routes {
         let inside = |address: &overplane_lab::Cidr| {
             prefix.len() >= address.prefix
                 && overplane::Prefix::new(address.ip, address.prefix)
                     .is_some_and(|network| network.contains(prefix.address()))
         };
         let mut addresses = planned.ports.iter().flat_map(|port| &port.addresses);
-        if matches!(target, Target::Vtep(_)) && !addresses.any(inside) {
+        if leaves(via) && !addresses.any(inside) {
             warn!(
                 "{id}: no device has an address whose prefix includes the route {prefix}: \
                  this host sends nothing there unless its own routes say so"

@@ -21,7 +21,7 @@ pub struct SegmentPlan {
     pub flood: Vec<SocketAddr>,
     pub peers: Vec<SocketAddr>,
     pub fdb: Vec<(MacAddr, Target)>,
-    pub routes: Vec<(Prefix, Target)>,
+    pub routes: Vec<(Prefix, Via)>,
 }
 
 /// A device to be made and attached.
@@ -37,6 +37,17 @@ pub enum Target {
     Vtep(SocketAddr),
     /// A port of the same segment, by its place in [`SegmentPlan::ports`].
     Port(usize),
+}
+
+/// What becomes of the packets of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    One(Target),
+    /// Their flows are shared out, by weight.
+    Group(Vec<(Target, u16)>),
+    Blackhole,
+    Unreachable,
+    Local,
 }
 
 impl SegmentPlan {

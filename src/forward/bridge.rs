@@ -123,9 +123,7 @@ impl Forwarder {
         let targets = match known {
             Some(location) if location == here => return Err(DropReason::SamePort),
             Some(Location::Port(other)) => tables.port(other).map(Targets::Port),
-            Some(Location::Vtep(ref vtep)) => {
-                tables.vtep(*vtep).map(|entry| Targets::Vtep(&entry.id))
-            }
+            Some(Location::Vtep(ref vtep)) => tables.has_vtep(*vtep).then_some(Targets::Vtep(vtep)),
             None => None,
         };
         let mut emitter = self.emitter(context, segment, output);
@@ -229,7 +227,7 @@ impl Forwarder {
         let target = match known {
             Some(Location::Port(port)) => tables.port(port),
             // A VTEP never sends on what another VTEP sent: in a full mesh everybody has it already.
-            Some(Location::Vtep(vtep)) if tables.vtep(vtep).is_some() => {
+            Some(Location::Vtep(vtep)) if tables.has_vtep(vtep) => {
                 return Err(DropReason::SplitHorizon);
             }
             _ => None,

@@ -126,7 +126,9 @@ impl Forwarder {
         let targets = match hop {
             Location::Port(other) if other == port.id => return Err(DropReason::SamePort),
             Location::Port(other) => context.tables.port(other).map(Targets::Port),
-            Location::Vtep(vtep) => context.tables.vtep(vtep).map(|entry| Targets::Vtep(&entry.id)),
+            Location::Vtep(ref vtep) => {
+                context.tables.has_vtep(*vtep).then_some(Targets::Vtep(vtep))
+            }
         };
         let targets = targets.ok_or(DropReason::NoRoute)?;
         let packet = batch.frame_mut(index);

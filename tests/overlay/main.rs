@@ -7,6 +7,7 @@ mod packets;
 mod addressing;
 mod bridging;
 mod network;
+mod next_hops;
 mod offload;
 mod routing;
 mod soak;

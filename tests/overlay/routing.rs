@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice, icmpv4, icmpv6};
-use overplane::{Change, Destination, DropReason, PortId, Segment, SegmentId};
+use overplane::{Change, Destination, DropReason, NextHop, PortId, Segment, SegmentId};
 
 use crate::network::Network;
 use crate::packets::*;
@@ -19,7 +19,7 @@ fn peer(n: u8) -> SocketAddr {
     SocketAddr::new(underlay(n), UDP_PORT)
 }
 
-fn route(prefix: &str, next_hop: impl Into<Destination>) -> Change {
+fn route(prefix: &str, next_hop: impl Into<NextHop>) -> Change {
     Change::InsertRoute {
         segment: segment(),
         prefix: prefix.parse().unwrap(),

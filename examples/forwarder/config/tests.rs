@@ -7,14 +7,14 @@ use overplane::Kind;
 use overplane::wire::vxlan::ReservedBits;
 
 use super::parse;
-use crate::plan::{Plan, Target};
+use crate::plan::{Plan, Target, Via};
 
 const EXAMPLE: &str = include_str!("../forwarder.toml");
 
 #[test]
 fn the_example_says_what_its_comments_say() {
     let plan = parse("forwarder.toml", EXAMPLE).unwrap();
-    let summary = "3 segments, 4 ports, 3 flood list entries, 1 peer, 2 FDB entries, 3 routes";
+    let summary = "3 segments, 4 ports, 3 flood list entries, 1 peer, 2 FDB entries, 5 routes";
     assert_eq!(plan.summary(), summary);
     crate::overlay::rehearse(&plan).unwrap();
     let [red, blue, routed] = plan.segments.as_slice() else { panic!("three segments") };
@@ -22,7 +22,10 @@ fn the_example_says_what_its_comments_say() {
     assert_eq!(red.fdb[1].1, Target::Port(1));
     assert_eq!((blue.segment.mtu, blue.segment.ageing), (Some(1400), None));
     assert_eq!(routed.segment.kind, Kind::Routed);
-    assert_eq!(routed.routes[0].1, Target::Port(0));
+    assert_eq!(routed.routes[0].1, Via::One(Target::Port(0)));
+    let vtep = |text: &str| Target::Vtep(text.parse().unwrap());
+    let shared = Via::Group(vec![(vtep("10.9.0.3:8285"), 1), (vtep("10.9.0.4:8285"), 2)]);
+    assert_eq!((&routed.routes[3].1, &routed.routes[4].1), (&shared, &Via::Blackhole));
 }
 
 /// Whoever uncomments a default changes nothing, so the comments have to be true.
@@ -269,7 +272,23 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "6: segment.route.prefix: \"10.7.0.0/33\" is not allowed; allowed: ADDRESS/LENGTH as in 10.7.2.0/24",
                 "7: segment.route.port: \"tun0\" is not allowed; allowed: nothing, as the segment has no port",
                 "12: segment.route.prefix: \"10.7.2.0/24\" is given on line 9 already",
-                "14: segment.route.metric: unknown key; allowed: prefix, vtep, port",
+                "14: segment.route.metric: unknown key; allowed: prefix, vtep, port, via, type",
+            ],
+        ),
+        (
+            format!(
+                "{routed}{port}[[segment.route]]\nprefix = \"10.7.1.0/24\"\ntype = \"prohibit\"\n[[segment.route]]\nprefix = \"10.7.2.0/24\"\ntype = \"local\"\nport = \"ovl0\"\n[[segment.route]]\nprefix = \"10.7.3.0/24\"\n[[segment.route]]\nprefix = \"10.7.4.0/24\"\nvia = []\n[[segment.route]]\nprefix = \"10.7.5.0/24\"\nvia = [\n{{ vtep = \"10.9.0.2\", weight = 0 }},\n{{ weight = 2 }},\n{{ port = \"ovl0\", cost = 1 }},\n{{ port = \"ovl0\" }},\n7,\n]"
+            ),
+            vec![
+                "9: segment.route.type: \"prohibit\" is not allowed; allowed: \"blackhole\", \"unreachable\" or \"local\"",
+                "12: segment.route.type: too much; allowed: one of vtep, port, via and type",
+                "14: segment.route: vtep, port, via and type are missing; allowed: one of vtep (a unicast ADDRESS, or ADDRESS:PORT), port (a device of the segment), via (a list of these) and type",
+                "18: segment.route.via: a list is not allowed; allowed: a list of 1 to 256 tables, each with vtep or port, and weight or not",
+                "22: segment.route.via.weight: 0 is not allowed; allowed: 1 to 256",
+                "23: segment.route.via: vtep and port are missing; allowed: one of vtep (a unicast ADDRESS, or ADDRESS:PORT) and port (a device of the segment)",
+                "24: segment.route.via.cost: unknown key; allowed: vtep, port, weight",
+                "25: segment.route.via: the same next hop twice; give it the sum of the weights",
+                "26: segment.route.via: 7 is not allowed; allowed: a table",
             ],
         ),
         (format!("{bridge}vni = 43"), vec!["6: duplicate key"]),

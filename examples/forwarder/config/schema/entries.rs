@@ -1,81 +1,145 @@
 //! Reading of `[[segment.fdb]]` and `[[segment.route]]`.
 
+use overplane::limits::{MAX_MEMBERS, MAX_WEIGHT};
 use overplane::{MacAddr, Prefix};
 
 use super::segment::Vteps;
 use crate::config::reader::{Item, Once, Problems, Section};
-use crate::plan::{PortPlan, Target, VTEP};
+use crate::plan::{PortPlan, Target, VTEP, Via};
+
+/// What a segment has that entries can lead to.
+pub struct Places<'a> {
+    pub ports: &'a [PortPlan],
+    pub vteps: &'a mut Vteps,
+}
 
 /// Reads the static FDB entries of a bridge segment.
 pub fn fdb(
     section: &Section<'_>,
-    ports: &[PortPlan],
-    vteps: &mut Vteps,
+    places: &mut Places<'_>,
     problems: &mut Problems,
 ) -> Vec<(MacAddr, Target)> {
     let allowed = "an individual MAC address as in 02:00:00:00:00:01";
     let individual = |mac: &MacAddr| !mac.is_multicast() && !mac.is_zero();
     let read = |text: &str| text.parse().ok().filter(individual);
-    entries(section.get("fdb"), "mac", allowed, read, ports, vteps, problems)
+    let lead = |section: &Section<'_>, problems: &mut Problems| {
+        section.only(&["mac", "vtep", "port"], &[], "", problems);
+        target(section, places, problems)
+    };
+    entries(section.get("fdb"), "mac", allowed, read, lead, problems)
 }
 
 /// Reads the routes of a routed segment.
 pub fn routes(
     section: &Section<'_>,
-    ports: &[PortPlan],
-    vteps: &mut Vteps,
+    places: &mut Places<'_>,
     problems: &mut Problems,
-) -> Vec<(Prefix, Target)> {
+) -> Vec<(Prefix, Via)> {
     let allowed = "ADDRESS/LENGTH as in 10.7.2.0/24";
-    entries(
-        section.get("route"),
-        "prefix",
-        allowed,
-        |text| text.parse().ok(),
-        ports,
-        vteps,
-        problems,
-    )
+    let read = |text: &str| text.parse().ok();
+    let lead = |section: &Section<'_>, problems: &mut Problems| {
+        section.only(&["prefix", "vtep", "port", "via", "type"], &[], "", problems);
+        via(section, places, problems)
+    };
+    entries(section.get("route"), "prefix", allowed, read, lead, problems)
 }
 
 /// Reads a list of tables that say where something leads, each thing once.
-fn entries<T: Copy + Eq + std::hash::Hash>(
+fn entries<T: Copy + Eq + std::hash::Hash, L>(
     list: Option<Item<'_>>,
     key: &str,
     allowed: &str,
     read: impl Fn(&str) -> Option<T>,
-    ports: &[PortPlan],
-    vteps: &mut Vteps,
+    mut lead: impl FnMut(&Section<'_>, &mut Problems) -> Option<L>,
     problems: &mut Problems,
-) -> Vec<(T, Target)> {
+) -> Vec<(T, L)> {
     let Some(list) = list else { return Vec::new() };
     let tables = format!("a list of tables, each under [[{}]]", list.key);
     let mut seen = Once::new();
     let mut entries = Vec::new();
     for item in list.list(&tables, problems) {
         let Some(section) = item.section(problems) else { continue };
-        section.only(&[key, "vtep", "port"], &[], "", problems);
-        let target = target(&section, ports, vteps, problems);
+        let lead = lead(&section, problems);
         let Some(item) = section.need(key, allowed, problems) else { continue };
         let Some(thing) = item.text(allowed, &read, problems) else { continue };
         if seen.is_first(thing, &item, problems)
-            && let Some(target) = target
+            && let Some(lead) = lead
         {
-            entries.push((thing, target));
+            entries.push((thing, lead));
         }
     }
     entries
 }
 
+/// Reads where a route leads: one target, several, or none for a reason.
+fn via(section: &Section<'_>, places: &mut Places<'_>, problems: &mut Problems) -> Option<Via> {
+    let given: Vec<Item<'_>> =
+        ["vtep", "port", "via", "type"].iter().filter_map(|key| section.get(key)).collect();
+    if let [_, extra, ..] = &given[..]
+        && (section.get("via").is_some() || section.get("type").is_some())
+    {
+        extra.problem("too much; allowed: one of vtep, port, via and type", problems);
+        return None;
+    }
+    if let Some(item) = section.get("type") {
+        let read = |text: &str| match text {
+            "blackhole" => Some(Via::Blackhole),
+            "unreachable" => Some(Via::Unreachable),
+            "local" => Some(Via::Local),
+            _ => None,
+        };
+        return item.text("\"blackhole\", \"unreachable\" or \"local\"", read, problems);
+    }
+    match section.get("via") {
+        Some(list) => members(&list, places, problems),
+        None if given.is_empty() => {
+            section.problem(format_args!("vtep, port, via and type are missing; allowed: one of vtep ({VTEP}), port (a device of the segment), via (a list of these) and type"), problems);
+            None
+        }
+        None => target(section, places, problems).map(Via::One),
+    }
+}
+
+/// Reads the next hops that share the flows of a route.
+fn members(list: &Item<'_>, places: &mut Places<'_>, problems: &mut Problems) -> Option<Via> {
+    let allowed =
+        format!("a list of 1 to {MAX_MEMBERS} tables, each with vtep or port, and weight or not");
+    let items = list.list(&allowed, problems);
+    if list.is_empty_list() || items.len() > MAX_MEMBERS {
+        list.refuse(&allowed, problems);
+    }
+    let mut members: Vec<(Target, u16)> = Vec::new();
+    let mut complete = true;
+    for item in &items {
+        let member = item.section(problems).and_then(|section| {
+            section.only(&["vtep", "port", "weight"], &[], "", problems);
+            let weight = match section.get("weight") {
+                Some(weight) => weight.integer(1..=MAX_WEIGHT.into(), problems)? as u16,
+                None => 1,
+            };
+            Some((target(&section, places, problems)?, weight))
+        });
+        match member {
+            Some((target, _)) if members.iter().any(|(known, _)| *known == target) => {
+                item.problem("the same next hop twice; give it the sum of the weights", problems);
+                complete = false;
+            }
+            Some(member) => members.push(member),
+            None => complete = false,
+        }
+    }
+    (complete && !members.is_empty()).then_some(Via::Group(members))
+}
+
 fn target(
     section: &Section<'_>,
-    ports: &[PortPlan],
-    vteps: &mut Vteps,
+    places: &mut Places<'_>,
     problems: &mut Problems,
 ) -> Option<Target> {
     match (section.get("vtep"), section.get("port")) {
-        (Some(vtep), None) => vteps.read(&vtep, problems).map(Target::Vtep),
+        (Some(vtep), None) => places.vteps.read(&vtep, problems).map(Target::Vtep),
         (None, Some(port)) => {
+            let ports = places.ports;
             let place = |name: &str| ports.iter().position(|port| port.device == name);
             let devices: Vec<String> =
                 ports.iter().map(|port| format!("{:?}", port.device)).collect();

@@ -8,7 +8,7 @@ use overplane::limits::{FLANNEL_UDP_PORT, MAX_FDB_LIMIT, MAX_FLOOD};
 use overplane::{Segment, SegmentId, Vni};
 use overplane_lab::Cidr;
 
-use super::entries;
+use super::entries::{self, Places};
 use crate::config::reader::{Item, Once, Problems, Section};
 use crate::plan::{self, DEVICE, SegmentPlan, VTEP};
 
@@ -71,9 +71,11 @@ impl Reader<'_> {
                     problems,
                 );
             }
-            planned.fdb = entries::fdb(section, &planned.ports, &mut vteps, problems);
+            let mut places = Places { ports: &planned.ports, vteps: &mut vteps };
+            planned.fdb = entries::fdb(section, &mut places, problems);
         } else {
-            planned.routes = entries::routes(section, &planned.ports, &mut vteps, problems);
+            let mut places = Places { ports: &planned.ports, vteps: &mut vteps };
+            planned.routes = entries::routes(section, &mut places, problems);
         }
         planned.peers = vteps.list(section.get("peers"), problems);
         Some(planned)
