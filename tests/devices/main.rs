@@ -11,6 +11,7 @@ mod hosts;
 mod kernel_peer;
 mod learning;
 mod local;
+mod next_hops;
 mod offloads;
 mod routed;
 mod soak;
