@@ -67,9 +67,9 @@ mod tests {
     #[test]
     fn each_packet_gets_the_route_of_its_destination() {
         let mut rib = Rib::new();
-        for n in 0..200_u8 {
+        for n in 0..200_u32 {
             for (prefix, hop) in
-                [(format!("10.0.0.{n}"), 2 * n as u32), (format!("fd00::{n:x}"), 2 * n as u32 + 1)]
+                [(format!("10.0.0.{n}"), 2 * n), (format!("fd00::{n:x}"), 2 * n + 1)]
             {
                 rib.insert(prefix.parse().unwrap(), NextHopId::new(hop).unwrap());
             }

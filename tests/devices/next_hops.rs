@@ -73,9 +73,9 @@ fn flows_are_shared_out_and_a_member_that_goes_moves_only_its_own() {
     set_members(&node, &PEERS);
     node.control.insert_route(node.segment, "10.8.0.0/16".parse().unwrap(), GROUP).unwrap();
     let before = spread(&hosts[0], &peers);
-    for place in 0..PEERS.len() {
+    for (place, peer) in PEERS.iter().enumerate() {
         let flows = before.values().filter(|at| **at == place).count();
-        assert!((30..110).contains(&flows), "{flows} of 200 flows to {}", PEERS[place]);
+        assert!((30..110).contains(&flows), "{flows} of 200 flows to {peer}");
     }
     assert_eq!(spread(&hosts[0], &peers), before, "each flow keeps its way");
     set_members(&node, &[PEERS[0], PEERS[2]]);
