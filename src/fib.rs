@@ -18,32 +18,46 @@
 //! # }
 //! ```
 
+mod address;
+mod map;
 mod next_hop;
 mod prefix;
 mod rib;
+mod runs;
 #[cfg(test)]
 mod tests;
+mod tree;
+mod v4;
+mod v6;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 pub use next_hop::NextHopId;
 pub use prefix::{ParsePrefixError, Prefix};
 pub use rib::Rib;
 
-use prefix::{mask_v4, mask_v6};
-
 /// Routes to look up in: the next hop of the longest prefix that contains an address.
 ///
 /// Made by [`Rib::publish`] and never changed; a clone shares all of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Fib {
-    v4: Arc<BTreeMap<(u32, u8), NextHopId>>,
-    v6: Arc<BTreeMap<(u128, u8), NextHopId>>,
+    v4: v4::Table,
+    v6: v6::Table,
+}
+
+impl Default for Fib {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Fib {
+    /// No routes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { v4: v4::Table::new(), v6: v6::Table::new() }
+    }
+
     /// The next hop of the longest prefix that contains `destination`.
     #[must_use]
     #[inline]
@@ -58,24 +72,23 @@ impl Fib {
     #[must_use]
     #[inline]
     pub fn lookup_v4(&self, destination: u32) -> Option<NextHopId> {
-        (0..=32).rev().find_map(|len| self.v4.get(&(destination & mask_v4(len), len)).copied())
+        self.v4.lookup(destination)
     }
 
     /// The next hop of an IPv6 address, given as a number as [`std::net::Ipv6Addr::to_bits`] has it.
     #[must_use]
     #[inline]
     pub fn lookup_v6(&self, destination: u128) -> Option<NextHopId> {
-        (0..=128).rev().find_map(|len| self.v6.get(&(destination & mask_v6(len), len)).copied())
+        self.v6.lookup(destination)
     }
 
     /// Looks up many IPv4 addresses at once: the next hop of each into the place of the same index.
     ///
-    /// As many as the shorter of the two slices has.
+    /// As many as the shorter of the two slices has. This takes less time than as many single lookups: the processor
+    /// waits for the memory of several at once, and its newer instructions are used where it has them.
     #[inline]
     pub fn lookup_batch_v4(&self, destinations: &[u32], next_hops: &mut [Option<NextHopId>]) {
-        for (destination, next_hop) in destinations.iter().zip(next_hops) {
-            *next_hop = self.lookup_v4(*destination);
-        }
+        self.v4.lookup_batch(destinations, next_hops);
     }
 
     /// Looks up many IPv6 addresses at once: the next hop of each into the place of the same index.
@@ -83,15 +96,12 @@ impl Fib {
     /// As many as the shorter of the two slices has.
     #[inline]
     pub fn lookup_batch_v6(&self, destinations: &[u128], next_hops: &mut [Option<NextHopId>]) {
-        for (destination, next_hop) in destinations.iter().zip(next_hops) {
-            *next_hop = self.lookup_v6(*destination);
-        }
+        self.v6.lookup_batch(destinations, next_hops);
     }
 
     /// Bytes of memory it takes, including what it shares with others.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.v4.len() * size_of::<((u32, u8), NextHopId)>()
-            + self.v6.len() * size_of::<((u128, u8), NextHopId)>()
+        self.v4.memory() + self.v6.memory()
     }
 }

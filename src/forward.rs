@@ -6,6 +6,7 @@
 mod bridge;
 mod emit;
 mod icmp;
+mod lookahead;
 mod outcome;
 mod routed;
 

@@ -28,7 +28,7 @@ struct Order {
 impl Order {
     fn next(&mut self) -> u32 {
         self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (u64::from(self.state) * u64::from(self.size) >> 32) as u32
+        ((u64::from(self.state) * u64::from(self.size)) >> 32) as u32
     }
 }
 

@@ -33,6 +33,18 @@ impl NextHopId {
     pub const fn get(self) -> u32 {
         self.0.get() - 1
     }
+
+    /// How tables store it: never 0.
+    #[inline]
+    pub(super) const fn code(self) -> u32 {
+        self.0.get()
+    }
+
+    /// The next hop that a table stores as `code`, where 0 is none.
+    #[inline]
+    pub(super) fn from_code(code: u32) -> Option<Self> {
+        NonZeroU32::new(code).map(Self)
+    }
 }
 
 impl fmt::Debug for NextHopId {

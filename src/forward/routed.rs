@@ -11,11 +11,13 @@ use crate::fib::NextHopId;
 use crate::next_hop::Hop;
 use crate::output::{Deliver, Output};
 use crate::segment::Location;
-use crate::tables::{PortEntry, Routed, SegmentEntry};
+use crate::source_key::SourceKey;
+use crate::tables::{PortEntry, Routed, SegmentEntry, VtepEntry};
 use crate::wire::{FrameInfo, IpError, L3, VnetHeader, ip};
 
 use super::emit::{Targets, recognise};
 use super::icmp::{self, Problem};
+use super::lookahead::{AHEAD, look_ahead};
 use super::{Context, Fate, Forwarder, Tally};
 
 /// "Don't fragment" in the first byte of the IPv4 flags and offset field (RFC 791 §3.1).
@@ -76,11 +78,16 @@ impl Forwarder {
         output: &mut Output,
     ) {
         let mut tally = Tally::default();
+        let mut routes = [None; AHEAD];
         for index in 0..batch.len() {
+            if index % AHEAD == 0 {
+                look_ahead(&routed.fib, batch, index, &mut routes);
+            }
             let bytes = batch.span(index).len;
             let from = (port, segment, routed);
             let before = output.transmits.len();
-            let fate = match self.route_packet(context, from, batch, index, output) {
+            let packet = (index, routes[index % AHEAD]);
+            let fate = match self.route_packet(context, from, batch, packet, output) {
                 Ok(fate) => fate,
                 Err(reason) => {
                     self.report(context, from, batch, index, reason, output);
@@ -95,21 +102,21 @@ impl Forwarder {
         tally.flush(context.counters);
     }
 
-    /// Decides about one packet from a port.
+    /// Decides about one packet from a port, whose route was looked up.
     #[inline]
     fn route_packet(
         &mut self,
         context: &Context<'_>,
         (port, segment, routed): (&PortEntry, &SegmentEntry, &Routed),
         batch: &mut Batch,
-        index: usize,
+        (index, route): (usize, Option<NextHopId>),
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
         let packet = batch.frame_mut(index);
         let parsed = FrameInfo::parse_ip(packet);
         let info = parsed.as_ref().map_err(refusal)?;
-        let to = destination(packet, info)?;
-        let route = routed.fib.lookup(to).ok_or(DropReason::NoRoute)?;
+        destination(packet, info)?;
+        let route = route.ok_or(DropReason::NoRoute)?;
         let flow = || info.flow_hash(packet, context.spread);
         let hop = follow((segment, routed), route, flow)?;
         if ttl(packet, info) <= 1 {
@@ -191,9 +198,17 @@ impl Forwarder {
         output: &mut Output,
     ) {
         let mut tally = Tally::default();
+        // Neighbours in a batch mostly share their sender.
+        let (mut last, mut sender) = (SourceKey::NONE, None);
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
-            let fate = match self.unwrap_packet(context, segment, routed, batch, index, output) {
+            let key = batch.source_key(index);
+            if key != last {
+                let peer = segment.peers.get(&key);
+                (last, sender) = (key, peer.and_then(|vtep| context.tables.vtep(*vtep)));
+            }
+            let from = (sender, segment, routed);
+            let fate = match self.unwrap_packet(context, from, batch, index, output) {
                 Ok(fate) => fate,
                 Err(reason) => Fate::Dropped(reason),
             };
@@ -208,16 +223,15 @@ impl Forwarder {
     fn unwrap_packet(
         &mut self,
         context: &Context<'_>,
-        segment: &SegmentEntry,
-        routed: &Routed,
+        (sender, segment, routed): (Option<&VtepEntry>, &SegmentEntry, &Routed),
         batch: &mut Batch,
         index: usize,
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
         let tables = context.tables;
-        let (key, source) = (batch.source_key(index), batch.source(index));
+        let source = batch.source(index);
         let packet = batch.frame_mut(index);
-        match segment.peers.get(&key).and_then(|vtep| tables.vtep(*vtep)) {
+        match sender {
             Some(vtep) => vtep.counters.of(context.worker).received(1, packet.len() as u64),
             None if segment.open && source != tables.local => output.discover(segment.id, source),
             None => return Err(DropReason::UnknownVtep),

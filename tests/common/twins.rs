@@ -10,8 +10,8 @@ use std::time::Duration;
 use overplane::wire::l4::{L4Checksum, checksum_offset, checksum_state, complete, is_partial};
 use overplane::wire::{Fragment, FrameInfo, IpError, L3, L4, VnetHeader, eth, ip, vxlan};
 use overplane::{
-    Batch, Change, Deliver, Forwarder, Offloads, Output, PortId, Segment, SegmentId, Span, Stats,
-    Tables, gso,
+    Batch, Change, Deliver, Destination, Forwarder, Offloads, Output, PortId, Segment, SegmentId,
+    Span, Stats, Tables, gso,
 };
 
 use crate::packets::*;
@@ -70,7 +70,7 @@ impl Node {
                 Change::AddPeer { segment: id, vtep: peer(2) },
                 Change::AddPeer { segment: id, vtep: peer(3) },
             ];
-            let hosts = [
+            let hosts: [(u8, Destination); 4] = [
                 (1, ports[0].into()),
                 (2, ports[1].into()),
                 (3, ports[2].into()),

@@ -13,6 +13,7 @@ mod kernel_peer;
 mod learning;
 mod local;
 mod mac_flood;
+mod next_hops;
 mod offloads;
 mod routed;
 mod soak;

@@ -69,7 +69,7 @@ fn report_icmp_errors(socket: &UdpSocket, v4: bool) {
 }
 
 /// Sends one datagram and returns the error that comes back for it, if one does.
-fn error_for(host: &Namespace, to: SocketAddr, ttl: u32) -> Option<i32> {
+pub(crate) fn error_for(host: &Namespace, to: SocketAddr, ttl: u32) -> Option<i32> {
     host.run(|| {
         let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any).unwrap();

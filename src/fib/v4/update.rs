@@ -1,0 +1,150 @@
+//! Compiling what changed.
+
+use std::sync::Arc;
+
+use super::compile::compile;
+use super::{CHUNK_BITS, Entry, Other, PART_BITS, Part, Table};
+use crate::fib::NextHopId;
+use crate::fib::address::Address;
+use crate::fib::map::{Key, Map};
+use crate::fib::runs::{Code, Runs, runs};
+
+/// Most routes of a chunk; with more, its /16 prefixes are chunks of their own.
+const DENSE: usize = 16 * 1024;
+
+/// What was changed and is not compiled yet.
+#[derive(Clone, Debug, Default)]
+pub(in crate::fib) struct Pending {
+    /// The first 16 bits of changed prefixes that lie in a chunk.
+    parts: Vec<u16>,
+    /// Changed prefixes that are larger than a chunk, or as large.
+    covers: Vec<Key<u32>>,
+}
+
+impl Pending {
+    pub(in crate::fib) fn note(&mut self, (address, len): Key<u32>) {
+        if len <= CHUNK_BITS {
+            self.covers.push((address, len));
+            settle(&mut self.covers);
+        } else {
+            self.parts.push((address >> 16) as u16);
+            settle(&mut self.parts);
+        }
+    }
+}
+
+/// Forgets what is there twice, now and then, so that a list stays within twice the number of its values.
+fn settle<T: Ord>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() && list.len() > 1024 {
+        list.sort_unstable();
+        list.dedup();
+    }
+}
+
+impl Table {
+    /// Compiles what is pending from `map`.
+    pub(in crate::fib) fn update(&mut self, map: &Map<u32>, pending: &mut Pending) {
+        pending.parts.sort_unstable();
+        pending.parts.dedup();
+        let mut compiler = Compiler { map, routes: Vec::new(), runs: Runs::new() };
+        for parts in pending.parts.chunk_by(|a, b| a >> 4 == b >> 4) {
+            let Some(chunk) = parts.first().map(|part| u32::from(part >> 4)) else { continue };
+            compiler.entry(self.entry(chunk), chunk << 20, parts);
+        }
+        pending.covers.sort_unstable();
+        pending.covers.dedup();
+        for key in &pending.covers {
+            self.cover(map, *key);
+        }
+        *pending = Pending::default();
+    }
+
+    fn entry(&mut self, chunk: u32) -> &mut Entry {
+        let page = &mut Arc::make_mut(&mut self.root)[(chunk >> 6 & 63) as usize];
+        &mut Arc::make_mut(page)[(chunk & 63) as usize]
+    }
+
+    /// Sets the covers that a route that was added, changed or removed is, or was.
+    fn cover(&mut self, map: &Map<u32>, (address, len): Key<u32>) {
+        let (code, code_len) = match map.get((address, len)) {
+            Some(next_hop) => (next_hop.code(), len),
+            None => (0..len)
+                .rev()
+                .find_map(|len| Some((map.get((address.first(len), len))?, len)))
+                .map_or((0, 0), |(next_hop, len)| (next_hop.code(), len)),
+        };
+        let removed = code_len != len || code == 0;
+        let first = address >> 20;
+        for chunk in first..first + (1 << (CHUNK_BITS - len)) {
+            let entry = self.entry(chunk);
+            let affected = if removed { entry.cover_len == len } else { entry.cover_len <= len };
+            if affected {
+                (entry.cover, entry.cover_len) = (code, code_len);
+            }
+        }
+    }
+}
+
+/// The map, and room to work in.
+struct Compiler<'a> {
+    map: &'a Map<u32>,
+    routes: Vec<(Key<u32>, NextHopId)>,
+    runs: Runs<u32>,
+}
+
+impl Compiler<'_> {
+    /// Compiles the chunk of an entry again, in which `parts` changed.
+    fn entry(&mut self, entry: &mut Entry, first: u32, parts: &[u16]) {
+        if let Some(Other::Dense(old)) = entry.other.as_deref() {
+            let mut new = old.clone();
+            for part in parts {
+                self.part(&mut new[usize::from(part & 15)], u32::from(*part) << 16);
+            }
+            self.part_covers(&mut new, first);
+            if new.iter().map(|part| part.routes).sum::<usize>() > DENSE / 2 {
+                entry.other = Some(Arc::new(Other::Dense(new)));
+                return;
+            }
+        }
+        (entry.lines, entry.other) = Default::default();
+        self.collect(first, CHUNK_BITS);
+        if self.routes.len() > DENSE {
+            let mut new: Box<[Part; 16]> = Box::default();
+            for (part, first) in new.iter_mut().zip((first..).step_by(1 << 16)) {
+                self.part(part, first);
+            }
+            self.part_covers(&mut new, first);
+            entry.other = Some(Arc::new(Other::Dense(new)));
+        } else if !self.routes.is_empty() {
+            runs(first, 0, self.routes.iter().copied(), &mut self.runs);
+            match compile::<Vec<_>>(&self.runs, first, 16) {
+                (lines, false) => entry.lines = lines.into(),
+                (lines, true) => entry.other = Some(Arc::new(Other::Wide(lines.into()))),
+            }
+        }
+    }
+
+    fn part(&mut self, part: &mut Part, first: u32) {
+        self.collect(first, PART_BITS);
+        runs(first, 0, self.routes.iter().copied(), &mut self.runs);
+        let (lines, wide) = compile::<Vec<_>>(&self.runs, first, 1);
+        *part = Part { lines: lines.into(), wide, cover: 0, routes: self.routes.len() };
+    }
+
+    /// The longest prefix around each part, of those that are not around the whole chunk.
+    fn part_covers(&self, parts: &mut [Part; 16], first: u32) {
+        for (part, first) in parts.iter_mut().zip((first..).step_by(1 << 16)) {
+            let around = (CHUNK_BITS + 1..=PART_BITS).rev();
+            let cover = around.filter_map(|len| self.map.get((first.first(len), len))).next();
+            part.cover = cover.map_or(0, NextHopId::code) as Code;
+        }
+    }
+
+    /// Gathers the routes inside a prefix, without that prefix itself.
+    fn collect(&mut self, first: u32, len: u8) {
+        self.routes.clear();
+        let inside =
+            self.map.iter_from((first, 0)).take_while(|((at, _), _)| *at <= first.last(len));
+        self.routes.extend(inside.filter(|((_, longer), _)| *longer > len));
+    }
+}
