@@ -13,7 +13,7 @@ use overplane::{
 };
 use overplane_lab::{Namespace, Sniffer, TrainSender, privileged};
 
-use crate::hosts::{V4, configure, eventually, ip, underlay};
+use crate::hosts::{V4, configure, eventually, ip, settle, underlay};
 
 const VNI: u32 = 9;
 /// Stations at each place that are there all the time, each heard of once a second.
@@ -199,6 +199,7 @@ fn flood(sources: u64, time: Duration) {
         scene.everybody_speaks();
         scene.known() == everybody
     });
+    settle(&scene.control);
     scene.bystander.discard();
     let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut memory = Vec::new();
