@@ -66,19 +66,86 @@ impl Forest {
     }
 }
 
-/// The value of the run that `key` lies in; 0 if there is no tree.
-#[inline(always)]
-pub(super) fn search(lines: &[Line], values: &[u32], root: u32, key: u64) -> u32 {
-    let Some(Line(header)) = lines.get(root as usize) else { return 0 };
-    let key = signed(key);
-    let smaller = |layer: usize, line: usize| {
-        let line = lines.get(header[layer & 7] as usize + line);
-        line.map_or(0, |line| line.0.iter().map(|end| usize::from(*end < key)).sum())
-    };
-    let (mut line, depth) = (0, header[0] as usize);
-    for layer in 1..=depth {
-        line = line * 9 + smaller(layer, line);
+/// A tree to search, by its header, and where to.
+#[derive(Clone, Copy)]
+pub(super) struct Search<'a> {
+    lines: &'a [Line],
+    values: &'a [u32],
+    header: &'a [i64; 8],
+    key: i64,
+    /// The line of the layer that is next.
+    line: usize,
+}
+
+/// The header of no tree, with no values.
+static NOTHING: Line = Line([0; 8]);
+
+impl<'a> Search<'a> {
+    #[inline(always)]
+    pub(super) fn new(lines: &'a [Line], values: &'a [u32], root: u32, key: u64) -> Self {
+        let header = &lines.get(root as usize).unwrap_or(&NOTHING).0;
+        Self { lines, values, header, key: signed(key), line: 0 }
     }
-    let at = header[7] as usize + line * 8 + smaller(depth + 1, line);
-    values.get(at).copied().unwrap_or(0)
+
+    #[inline(always)]
+    fn layers(&self) -> usize {
+        self.header[0] as usize
+    }
+
+    /// How many keys of the line in a layer are smaller.
+    #[inline(always)]
+    fn smaller(&self, layer: usize) -> usize {
+        let line = self.lines.get(self.header[layer & 7] as usize + self.line);
+        let mut smaller = 0;
+        for end in &line.unwrap_or(&NOTHING).0 {
+            smaller += usize::from(*end < self.key);
+        }
+        smaller
+    }
+
+    #[inline(always)]
+    fn descend(&mut self, layer: usize) {
+        self.line = self.line * 9 + self.smaller(layer);
+    }
+
+    /// The value of the run that the key lies in; 0 if there is no tree.
+    #[inline(always)]
+    fn value(&self) -> u32 {
+        let at = self.header[7] as usize + self.line * 8 + self.smaller(self.layers() + 1);
+        self.values.get(at).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub(super) fn run(mut self) -> u32 {
+        for layer in 1..=self.layers() {
+            self.descend(layer);
+        }
+        self.value()
+    }
+}
+
+/// Number of searches that are made in step.
+///
+/// A search is a chain of loads that each wait for the one before. So the processor is given several chains at once,
+/// more than it would find by looking ahead.
+pub(super) const IN_STEP: usize = 8;
+
+/// Makes searches in step.
+// Loops, for closures that are handed to functions may miss the instructions of the caller.
+#[inline(always)]
+pub(super) fn run_in_step(searches: &mut [Search<'_>; IN_STEP], found: &mut [u32; IN_STEP]) {
+    let mut layers = 0;
+    for search in searches.iter() {
+        layers = layers.max(search.layers());
+    }
+    for layer in 1..=layers {
+        for search in searches.iter_mut() {
+            if layer <= search.layers() {
+                search.descend(layer);
+            }
+        }
+    }
+    for (search, found) in searches.iter().zip(found) {
+        *found = search.value();
+    }
 }

@@ -24,6 +24,9 @@ use super::NextHopId;
 use super::runs::Code;
 pub(super) use update::Pending;
 
+/// Number of lookups that are made in step, so that they wait for memory together.
+const IN_STEP: usize = 8;
+
 /// Bits of the address that choose a chunk.
 const CHUNK_BITS: u8 = 12;
 
@@ -85,19 +88,13 @@ impl Table {
 
     #[inline(always)]
     pub(super) fn lookup(&self, address: u32) -> Option<NextHopId> {
-        let entry = &self.root[(address >> 26) as usize][(address >> 20 & 63) as usize];
-        let Some(line) = entry.lines.get((address >> 16 & 15) as usize) else {
-            return NextHopId::from_code(entry.lookup_other(address));
-        };
-        let leaf = leaf::<false>(&entry.lines, line.index(address >> 13, address >> 8));
-        // Both what is rare: no leaf here, and a line of single addresses.
-        if leaf.wrapping_sub(1) >= NARROW_CHILD - 1 {
-            return NextHopId::from_code(or_cover(
-                below::<false>(&entry.lines, leaf, address),
-                entry.cover,
-            ));
-        }
-        NextHopId::from_code(leaf)
+        let entry = self.entry(address);
+        entry.next_hop(entry.index(address), address)
+    }
+
+    #[inline(always)]
+    fn entry(&self, address: u32) -> &Entry {
+        &self.root[(address >> 26) as usize][(address >> 20 & 63) as usize]
     }
 
     #[inline]
@@ -119,12 +116,49 @@ impl Table {
 /// Counting bits takes one instruction where the processor has it, and a dozen where it may not be used.
 #[multiversion(targets("x86_64+popcnt+bmi1+bmi2+lzcnt"))]
 fn lookup_batch(table: &Table, addresses: &[u32], next_hops: &mut [Option<NextHopId>]) {
-    for (address, next_hop) in addresses.iter().zip(next_hops) {
+    let count = addresses.len().min(next_hops.len());
+    let (some, rest) = addresses[..count].as_chunks::<IN_STEP>();
+    let (some_hops, rest_hops) = next_hops[..count].as_chunks_mut::<IN_STEP>();
+    for (addresses, next_hops) in some.iter().zip(some_hops) {
+        // Loops, for closures that are handed to functions may miss the instructions of the caller.
+        let mut found = [(&table.root[0][0], 0); IN_STEP];
+        for (found, address) in found.iter_mut().zip(addresses) {
+            let entry = table.entry(*address);
+            *found = (entry, entry.index(*address));
+        }
+        for ((next_hop, (entry, index)), address) in next_hops.iter_mut().zip(&found).zip(addresses)
+        {
+            *next_hop = entry.next_hop(*index, *address);
+        }
+    }
+    for (address, next_hop) in rest.iter().zip(rest_hops) {
         *next_hop = table.lookup(*address);
     }
 }
 
 impl Entry {
+    /// Index of the leaf for an address; nonsense if the chunk is not of the common kind.
+    #[inline(always)]
+    fn index(&self, address: u32) -> usize {
+        let line = self.lines.get((address >> 16 & 15) as usize);
+        line.map_or(0, |line| line.index(address >> 13, address >> 8))
+    }
+
+    /// The next hop of an address of which the leaf is known.
+    #[inline(always)]
+    fn next_hop(&self, index: usize, address: u32) -> Option<NextHopId> {
+        if self.lines.is_empty() {
+            return NextHopId::from_code(self.lookup_other(address));
+        }
+        let leaf = leaf::<false>(&self.lines, index);
+        // Both what is rare: no leaf here, and a line of single addresses.
+        if leaf.wrapping_sub(1) >= NARROW_CHILD - 1 {
+            let found = below::<false>(&self.lines, leaf, address);
+            return NextHopId::from_code(or_cover(found, self.cover));
+        }
+        NextHopId::from_code(leaf)
+    }
+
     #[inline(never)]
     fn lookup_other(&self, address: u32) -> Code {
         let found = match self.other.as_deref() {

@@ -49,7 +49,7 @@ impl Table {
         let mut compiler = Compiler { map, routes: Vec::new(), runs: Runs::new() };
         for parts in pending.parts.chunk_by(|a, b| a >> 4 == b >> 4) {
             let Some(chunk) = parts.first().map(|part| u32::from(part >> 4)) else { continue };
-            compiler.entry(self.entry(chunk), chunk << 20, parts);
+            compiler.entry(self.entry_mut(chunk), chunk << 20, parts);
         }
         pending.covers.sort_unstable();
         pending.covers.dedup();
@@ -59,7 +59,7 @@ impl Table {
         *pending = Pending::default();
     }
 
-    fn entry(&mut self, chunk: u32) -> &mut Entry {
+    fn entry_mut(&mut self, chunk: u32) -> &mut Entry {
         let page = &mut Arc::make_mut(&mut self.root)[(chunk >> 6 & 63) as usize];
         &mut Arc::make_mut(page)[(chunk & 63) as usize]
     }
@@ -76,7 +76,7 @@ impl Table {
         let removed = code_len != len || code == 0;
         let first = address >> 20;
         for chunk in first..first + (1 << (CHUNK_BITS - len)) {
-            let entry = self.entry(chunk);
+            let entry = self.entry_mut(chunk);
             let affected = if removed { entry.cover_len == len } else { entry.cover_len <= len };
             if affected {
                 (entry.cover, entry.cover_len) = (code, code_len);

@@ -8,7 +8,7 @@ use crate::fib::address::Address;
 use crate::fib::map::{Key, Map};
 
 /// Most routes of a piece; with more, it is cut in two.
-const LARGE: usize = 1024;
+const LARGE: usize = 2900;
 
 /// Two halves with fewer routes together are joined.
 const SMALL: usize = LARGE / 4;
