@@ -22,6 +22,7 @@ mod address;
 mod lengths;
 mod map;
 mod next_hop;
+mod noted;
 mod prefix;
 mod rib;
 mod runs;
