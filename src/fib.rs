@@ -21,6 +21,7 @@
 mod address;
 mod map;
 mod next_hop;
+mod noted;
 mod prefix;
 mod rib;
 mod runs;
