@@ -18,6 +18,7 @@ mod update;
 
 use std::sync::Arc;
 
+use compile::compile;
 use multiversion::multiversion;
 
 use super::NextHopId;
@@ -43,7 +44,7 @@ struct Line([u16; 32]);
 /// A /12.
 #[derive(Clone, Debug, Default)]
 struct Entry {
-    /// The chunk, if its leaves are narrow. Empty if there is nothing in it.
+    /// The chunk, if its leaves are narrow, else no lines.
     lines: Arc<[Line]>,
     /// What else it can be.
     other: Option<Arc<Other>>,
@@ -77,13 +78,16 @@ type Page = [Entry; 64];
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     root: Arc<[Arc<Page>; 64]>,
+    /// A chunk without routes. One for all of them, so that to miss takes the same way everywhere.
+    nothing: Arc<[Line]>,
 }
 
 impl Table {
     pub(super) fn new() -> Self {
-        let nothing = Entry::default();
-        let page = Arc::new(std::array::from_fn(|_| nothing.clone()));
-        Self { root: Arc::new(std::array::from_fn(|_| Arc::clone(&page))) }
+        let nothing: Arc<[Line]> = compile::<Vec<_>>(&vec![(0, 0)], 0, 16).0.into();
+        let entry = Entry { lines: Arc::clone(&nothing), ..Entry::default() };
+        let page = Arc::new(std::array::from_fn(|_| entry.clone()));
+        Self { root: Arc::new(std::array::from_fn(|_| Arc::clone(&page))), nothing }
     }
 
     #[inline(always)]
@@ -108,8 +112,10 @@ impl Table {
         pages.sort_unstable();
         pages.dedup();
         let entries = self.root.iter().flat_map(|page| page.iter());
-        let chunks: usize = entries.map(Entry::memory).sum();
-        size_of::<[Arc<Page>; 64]>() + pages.len() * size_of::<Page>() + chunks
+        let chunks = entries.filter(|entry| !Arc::ptr_eq(&entry.lines, &self.nothing));
+        let chunks: usize = chunks.map(Entry::memory).sum();
+        let pages = pages.len() * size_of::<Page>();
+        size_of::<[Arc<Page>; 64]>() + pages + size_of_val(&*self.nothing) + chunks
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::compile::compile;
-use super::{CHUNK_BITS, Entry, Other, PART_BITS, Part, Table};
+use super::{CHUNK_BITS, Entry, Line, Other, PART_BITS, Part, Table};
 use crate::fib::NextHopId;
 use crate::fib::address::Address;
 use crate::fib::map::{Key, Map};
@@ -35,7 +35,8 @@ impl Pending {
 impl Table {
     /// Compiles what is pending from `map`.
     pub(in crate::fib) fn update(&mut self, map: &Map<u32>, pending: &mut Pending) {
-        let mut compiler = Compiler { map, routes: Vec::new(), runs: Runs::new() };
+        let nothing = Arc::clone(&self.nothing);
+        let mut compiler = Compiler { map, nothing, routes: Vec::new(), runs: Runs::new() };
         for parts in pending.parts.take().chunk_by(|a, b| a >> 4 == b >> 4) {
             let Some(chunk) = parts.first().map(|part| u32::from(part >> 4)) else { continue };
             compiler.entry(self.entry_mut(chunk), chunk << 20, parts);
@@ -74,6 +75,7 @@ impl Table {
 /// The map, and room to work in.
 struct Compiler<'a> {
     map: &'a Map<u32>,
+    nothing: Arc<[Line]>,
     routes: Vec<(Key<u32>, NextHopId)>,
     runs: Runs<u32>,
 }
@@ -92,7 +94,7 @@ impl Compiler<'_> {
                 return;
             }
         }
-        (entry.lines, entry.other) = Default::default();
+        (entry.lines, entry.other) = (Arc::default(), None);
         self.collect(first, CHUNK_BITS);
         if self.routes.len() > DENSE {
             let mut new: Box<[Part; 16]> = Box::default();
@@ -101,7 +103,9 @@ impl Compiler<'_> {
             }
             self.part_covers(&mut new, first);
             entry.other = Some(Arc::new(Other::Dense(new)));
-        } else if !self.routes.is_empty() {
+        } else if self.routes.is_empty() {
+            entry.lines = Arc::clone(&self.nothing);
+        } else {
             runs(first, 0, self.routes.iter().copied(), &mut self.runs);
             match compile::<Vec<_>>(&self.runs, first, 16) {
                 (lines, false) => entry.lines = lines.into(),
