@@ -143,20 +143,20 @@ fn lookup_batch(table: &Table, addresses: &[u32], next_hops: &mut [Option<NextHo
 }
 
 impl Entry {
-    /// Index of the leaf for an address; nonsense if the chunk is not of the common kind.
+    /// Index of the leaf for an address, which there is not if the chunk is not of the common kind.
     #[inline(always)]
     fn index(&self, address: u32) -> usize {
         let line = self.lines.get((address >> 16 & 15) as usize);
-        line.map_or(0, |line| line.index(address >> 13, address >> 8))
+        line.map_or(usize::MAX, |line| line.index(address >> 13, address >> 8))
     }
 
-    /// The next hop of an address of which the leaf is known.
+    /// The next hop of an address of which the index is known.
     #[inline(always)]
     fn next_hop(&self, index: usize, address: u32) -> Option<NextHopId> {
-        if self.lines.is_empty() {
+        let Some(line) = self.lines.get(index >> 5) else {
             return NextHopId::from_code(self.lookup_other(address));
-        }
-        let leaf = leaf::<false>(&self.lines, index);
+        };
+        let leaf = u32::from(line.0[index & 31]);
         // Both what is rare: no leaf here, and a line of single addresses.
         if leaf.wrapping_sub(1) >= NARROW_CHILD - 1 {
             let found = below::<false>(&self.lines, leaf, address);
