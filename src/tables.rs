@@ -101,7 +101,7 @@ impl Mentions {
 #[derive(Clone, Debug)]
 pub(crate) enum SegmentTable {
     Bridge(Bridge),
-    Routed(Routed),
+    Routed(Box<Routed>),
 }
 
 /// A segment as forwarding sees it.

@@ -34,7 +34,8 @@ impl Forest {
         let ends: Vec<i64> =
             runs.iter().skip(1).map(|(start, _)| signed(start.wrapping_sub(1))).collect();
         // Number of lines of each layer, and of last-layer lines below one of its lines, last layer first.
-        let mut layers = vec![(ends.len().div_ceil(8).max(1), 1)];
+        let last = ends.len().div_ceil(8).max(1);
+        let mut layers = vec![(last, 1)];
         while let Some(&(lines, below)) = layers.last().filter(|(lines, _)| *lines > 1) {
             layers.push((lines.div_ceil(9), below * 9));
         }
@@ -45,14 +46,15 @@ impl Forest {
         for (layer, (lines, below)) in layers.iter().rev().enumerate() {
             header[1 + layer] = self.lines.len() as i64;
             for line in 0..*lines {
-                let end = |at: usize| ends.get(at).copied().unwrap_or(i64::MAX);
                 self.lines.push(Line(std::array::from_fn(|at| {
-                    if *below == 1 {
-                        end(line * 8 + at)
+                    let key = if *below == 1 {
+                        Some(line * 8 + at)
                     } else {
-                        // The last key of the child before the one to the right.
-                        end((line * 9 + at + 1) * (below / 9) * 8 - 1)
-                    }
+                        // The last key before the child to the right, if there is such a child.
+                        let child = (line * 9 + at + 1) * (below / 9);
+                        (child < last).then_some(child * 8 - 1)
+                    };
+                    key.and_then(|key| ends.get(key)).copied().unwrap_or(i64::MAX)
                 })));
             }
         }
@@ -147,5 +149,46 @@ pub(super) fn run_in_step(searches: &mut [Search<'_>; IN_STEP], found: &mut [u32
     }
     for (search, found) in searches.iter().zip(found) {
         *found = search.value();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every number of runs there can be up to three layers, for each has its own shape.
+    #[test]
+    fn every_size_finds_every_run() {
+        for count in 0..750_u64 {
+            // From the lowest key to the highest one, with steps that are not all alike.
+            let start = |at: u64| if at + 1 == count { u64::MAX } else { at * at * 3 };
+            let runs: Vec<_> = (0..count).map(|at| (start(at), at as u32 + 1)).collect();
+            let mut forest = Forest::default();
+            forest.plant(&[(0, 7)]);
+            let root = forest.plant(&runs);
+            let (lines, values) = forest.into_parts();
+            let search = |key| Search::new(&lines, &values, root, key);
+            for (at, (start, value)) in runs.iter().enumerate() {
+                let last = runs.get(at + 1).map_or(u64::MAX, |(next, _)| next - 1);
+                let searches = [*start, last, *start, last, *start, last, *start, last].map(search);
+                let mut found = [0; IN_STEP];
+                run_in_step(&mut searches.clone(), &mut found);
+                assert_eq!(found, [*value; IN_STEP], "run {at} of {count}");
+                assert_eq!(searches.map(Search::run), found);
+            }
+        }
+    }
+
+    #[test]
+    fn trees_of_different_depths_are_searched_in_step() {
+        let mut forest = Forest::default();
+        let sizes = [1, 2, 9, 10, 73, 74, 700, 1];
+        let runs = |size: u32| (0..size).map(|at| (u64::from(at), at + 1)).collect::<Vec<_>>();
+        let roots = sizes.map(|size| forest.plant(&runs(size)));
+        let (lines, values) = forest.into_parts();
+        let mut found = [0; IN_STEP];
+        run_in_step(&mut roots.map(|root| Search::new(&lines, &values, root, 1 << 40)), &mut found);
+        assert_eq!(found, sizes);
+        assert_eq!(Search::new(&[], &[], 0, 5).run(), 0, "no tree, no value");
     }
 }

@@ -18,6 +18,7 @@ mod update;
 
 use std::sync::Arc;
 
+use compile::compile;
 use multiversion::multiversion;
 
 use super::NextHopId;
@@ -43,7 +44,7 @@ struct Line([u16; 32]);
 /// A /12.
 #[derive(Clone, Debug, Default)]
 struct Entry {
-    /// The chunk, if its leaves are narrow. Empty if there is nothing in it.
+    /// The chunk, if its leaves are narrow, else no lines.
     lines: Arc<[Line]>,
     /// What else it can be.
     other: Option<Arc<Other>>,
@@ -77,13 +78,16 @@ type Page = [Entry; 64];
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     root: Arc<[Arc<Page>; 64]>,
+    /// A chunk without routes. One for all of them, so that to miss takes the same way everywhere.
+    nothing: Arc<[Line]>,
 }
 
 impl Table {
     pub(super) fn new() -> Self {
-        let nothing = Entry::default();
-        let page = Arc::new(std::array::from_fn(|_| nothing.clone()));
-        Self { root: Arc::new(std::array::from_fn(|_| Arc::clone(&page))) }
+        let nothing: Arc<[Line]> = compile::<Vec<_>>(&vec![(0, 0)], 0, 16).0.into();
+        let entry = Entry { lines: Arc::clone(&nothing), ..Entry::default() };
+        let page = Arc::new(std::array::from_fn(|_| entry.clone()));
+        Self { root: Arc::new(std::array::from_fn(|_| Arc::clone(&page))), nothing }
     }
 
     #[inline(always)]
@@ -108,8 +112,10 @@ impl Table {
         pages.sort_unstable();
         pages.dedup();
         let entries = self.root.iter().flat_map(|page| page.iter());
-        let chunks: usize = entries.map(Entry::memory).sum();
-        size_of::<[Arc<Page>; 64]>() + pages.len() * size_of::<Page>() + chunks
+        let chunks = entries.filter(|entry| !Arc::ptr_eq(&entry.lines, &self.nothing));
+        let chunks: usize = chunks.map(Entry::memory).sum();
+        let pages = pages.len() * size_of::<Page>();
+        size_of::<[Arc<Page>; 64]>() + pages + size_of_val(&*self.nothing) + chunks
     }
 }
 
@@ -137,20 +143,20 @@ fn lookup_batch(table: &Table, addresses: &[u32], next_hops: &mut [Option<NextHo
 }
 
 impl Entry {
-    /// Index of the leaf for an address; nonsense if the chunk is not of the common kind.
+    /// Index of the leaf for an address, which there is not if the chunk is not of the common kind.
     #[inline(always)]
     fn index(&self, address: u32) -> usize {
         let line = self.lines.get((address >> 16 & 15) as usize);
-        line.map_or(0, |line| line.index(address >> 13, address >> 8))
+        line.map_or(usize::MAX, |line| line.index(address >> 13, address >> 8))
     }
 
-    /// The next hop of an address of which the leaf is known.
+    /// The next hop of an address of which the index is known.
     #[inline(always)]
     fn next_hop(&self, index: usize, address: u32) -> Option<NextHopId> {
-        if self.lines.is_empty() {
+        let Some(line) = self.lines.get(index >> 5) else {
             return NextHopId::from_code(self.lookup_other(address));
-        }
-        let leaf = leaf::<false>(&self.lines, index);
+        };
+        let leaf = u32::from(line.0[index & 31]);
         // Both what is rare: no leaf here, and a line of single addresses.
         if leaf.wrapping_sub(1) >= NARROW_CHILD - 1 {
             let found = below::<false>(&self.lines, leaf, address);

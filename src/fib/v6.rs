@@ -70,14 +70,30 @@ pub(super) struct Table {
     directory: Arc<Directory>,
 }
 
-/// A tree from the first 64 bits of an address to the last piece that begins with them, or before.
+/// Which piece an address is in.
 #[derive(Debug, Default)]
 struct Directory {
+    /// For each /19 of the global unicast addresses the piece that it lies in, or `SPLIT`.
+    ///
+    /// That is one step for what would be two or three of the tree.
+    global: Box<[u32]>,
+    /// A tree from the first 64 bits of an address to the last piece that begins with them, or before.
     lines: Box<[Line]>,
     values: Box<[u32]>,
 }
 
+/// Says that a /19 has several pieces.
+const SPLIT: u32 = u32::MAX;
+
 impl Directory {
+    /// The piece of an address, or `SPLIT`.
+    #[inline(always)]
+    fn at_once(&self, address: u128) -> u32 {
+        // Below 2000::/3 the difference is not in the table, and neither is it above.
+        let slot = (address >> 109) as usize;
+        self.global.get(slot.wrapping_sub(1 << 16)).copied().unwrap_or(SPLIT)
+    }
+
     #[inline(always)]
     fn search(&self, address: u128) -> Search<'_> {
         Search::new(&self.lines, &self.values, 0, (address >> 64) as u64)
@@ -93,7 +109,10 @@ impl Table {
     pub(super) fn lookup(&self, address: u128) -> Option<NextHopId> {
         let piece = match &*self.pieces {
             [only] => only,
-            _ => self.piece(self.directory.search(address).run(), address)?,
+            _ => match self.directory.at_once(address) {
+                SPLIT => self.piece(self.directory.search(address).run(), address)?,
+                at => self.pieces.get(at as usize)?,
+            },
         };
         piece.next_hop(piece.search(address).run(), address)
     }
@@ -109,10 +128,23 @@ impl Table {
         let (mut pieces, mut found) = ([first; IN_STEP], [0; IN_STEP]);
         let mut searches = [first.search(0); IN_STEP];
         if self.pieces.len() > 1 {
-            for (search, address) in searches.iter_mut().zip(addresses) {
-                *search = self.directory.search(*address);
+            let mut split = 0;
+            for (found, address) in found.iter_mut().zip(addresses) {
+                *found = self.directory.at_once(*address);
+                split += usize::from(*found == SPLIT);
             }
-            run_in_step(&mut searches, &mut found);
+            if split > IN_STEP / 2 {
+                for (search, address) in searches.iter_mut().zip(addresses) {
+                    *search = self.directory.search(*address);
+                }
+                run_in_step(&mut searches, &mut found);
+            } else if split > 0 {
+                for (found, address) in found.iter_mut().zip(addresses) {
+                    if *found == SPLIT {
+                        *found = self.directory.search(*address).run();
+                    }
+                }
+            }
             for ((piece, found), address) in pieces.iter_mut().zip(found).zip(addresses) {
                 *piece = self.piece(found, *address).unwrap_or(first);
             }
@@ -153,7 +185,9 @@ impl Table {
             .pieces
             .iter()
             .map(|piece| size_of_val(&*piece.lines) + size_of_val(&*piece.values));
-        let directory = size_of_val(&*self.directory.lines) + size_of_val(&*self.directory.values);
+        let directory = size_of_val(&*self.directory.lines)
+            + size_of_val(&*self.directory.values)
+            + size_of_val(&*self.directory.global);
         size_of_val(&*self.pieces) + directory + trees.sum::<usize>()
     }
 }
