@@ -228,6 +228,28 @@ fn host_routes_that_crowd() {
 }
 
 #[test]
+fn what_is_left_of_a_crowd_is_covered_as_before() {
+    let (network, hosts) = (0xfd00_u128 << 112, 16_384);
+    let mut rib = Rib::new();
+    rib.insert(v6(network, 48), hop(1));
+    for at in 0..hosts {
+        rib.insert(v6(network | at, 128), hop(2 + (at % 2) as u32));
+    }
+    let crowd = rib.publish();
+    // One half goes and is compiled in larger pieces, the other one stays.
+    for at in 1..hosts / 2 {
+        rib.remove(v6(network | at, 128));
+    }
+    let fib = rib.publish();
+    assert!(fib.memory() < crowd.memory() * 2 / 3);
+    let found = [0, 1, hosts / 2 - 1, hosts / 2, hosts].map(|at| fib.lookup_v6(network | at));
+    assert_eq!(found, [2, 1, 1, 2, 1].map(|number| Some(hop(number))));
+    assert_eq!(fib.lookup_v6(network | 1 << 80), None);
+    rib.remove(v6(network, 48));
+    assert_eq!(rib.publish().lookup_v6(network | 1), None);
+}
+
+#[test]
 fn a_full_table_takes_few_bytes_a_prefix() {
     let mut rib = Rib::new();
     // Sparser tables pay for their chunks, so it takes a large one to see.

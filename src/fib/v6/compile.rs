@@ -86,8 +86,11 @@ impl Directory {
     }
 }
 
-/// The piece of each /19 in 2000::/3, if it is one only.
+/// The piece of each /19 in 2000::/3, if it is one only; nothing if that space is hardly used.
 fn global(pieces: &[Piece]) -> Box<[u32]> {
+    if pieces.iter().filter(|piece| piece.first >> 125 == 1).count() < 2 {
+        return Box::default();
+    }
     let mut global = vec![SPLIT; 1 << 16];
     for (piece, at) in pieces.iter().zip(0..) {
         let slot = |address: u128| (address >> 109) as usize;
