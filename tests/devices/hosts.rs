@@ -121,13 +121,13 @@ pub(crate) fn pair() -> ([Namespace; 2], Node, Node) {
     (hosts, left, right)
 }
 
-/// Waits until the counters have stood still for a moment.
+/// Waits until the counters have stood still for a moment, and no worker is in the middle of a batch.
 pub(crate) fn settle(control: &Control) {
     let mut last = control.stats().totals;
     for _ in 0..50 {
         std::thread::sleep(Duration::from_millis(20));
         let now = control.stats().totals;
-        if now == last {
+        if now == last && now.is_conserved() {
             return;
         }
         last = now;
