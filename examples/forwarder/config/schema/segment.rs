@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use overplane::limits::{FLANNEL_UDP_PORT, MAX_FDB_LIMIT, MAX_FLOOD};
+use overplane::limits::{FLANNEL_UDP_PORT, MAX_FDB_CAPACITY, MAX_FLOOD};
 use overplane::{Segment, SegmentId, Vni};
 use overplane_lab::Cidr;
 
@@ -147,7 +147,7 @@ fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
         };
     }
     if let Some(item) = section.get("fdb_limit")
-        && let Some(limit) = item.integer(0..=MAX_FDB_LIMIT as u64, problems)
+        && let Some(limit) = item.integer(0..=MAX_FDB_CAPACITY as u64, problems)
     {
         segment.fdb_limit = limit as usize;
     }
