@@ -133,7 +133,7 @@ fn errors_say_what_is_wrong_and_what_would_be_right() {
         ),
         (
             tweaked(|s| s.ageing = Some(Duration::from_millis(999))),
-            "ageing time: 999ms is not allowed; allowed: at least one second, or never",
+            "ageing time: 999ms is not allowed; allowed: 1 to 262144 seconds, or never",
         ),
         (
             tweaked(|s| s.fdb_limit = limits::MAX_FDB_CAPACITY + 1),

@@ -121,7 +121,9 @@ impl Fdb {
 
     fn residents_of<'a>(&'a self, domain: &Domain) -> impl Iterator<Item = Resident<'a>> {
         let own = domain.key(0) >> MAC_BITS;
-        self.residents(0..self.table.len()).filter(move |entry| entry.key >> MAC_BITS == own)
+        // An empty domain is nowhere, and most are when their tables are made.
+        let buckets = if domain.entries() == 0 { 0 } else { self.table.len() };
+        self.residents(0..buckets).filter(move |entry| entry.key >> MAC_BITS == own)
     }
 
     fn listed(&self, resident: &Resident<'_>, second: u32) -> Option<Entry> {
