@@ -182,13 +182,13 @@ impl Draft {
                 statics: Shards::new(seed),
                 flood: SmallVec::new(),
             }),
-            Kind::Routed => SegmentTable::Routed(Routed {
+            Kind::Routed => SegmentTable::Routed(Box::new(Routed {
                 rib: Rib::new(),
                 fib: Rib::new().publish(),
                 next_hops: NextHops::new(seed),
                 icmp_v4: segment.addresses.iter().find_map(v4),
                 icmp_v6: segment.addresses.iter().find_map(v6),
-            }),
+            })),
         };
         let ipv6 = self.tables.local.is_ipv6();
         let mtu = segment

@@ -122,7 +122,8 @@ pub enum Change {
     /// Its flows are spread over the members by weight: a flow is the inner addresses, protocol and ports, or the
     /// addresses alone for fragments. They are spread by resilient hashing: when members come, go or change their
     /// weights, the fewest flows move, and when one goes, only its own. A port that is detached leaves its groups by
-    /// itself; the packets for a group without any member left are dropped as unreachable.
+    /// itself; the packets for a group without any member left are dropped as unreachable. A packet whose member is
+    /// where it came from is dropped, as with a route to there: to its own port, or from the underlay to a VTEP.
     SetGroup {
         /// The segment.
         segment: SegmentId,

@@ -1,13 +1,14 @@
 //! How the control plane's tables reach the workers: versioned, whole, and free for the reader.
 //!
 //! The publisher keeps the current value behind a lock and a version beside it. A reader keeps its own reference
-//! and compares versions, one load, once per batch; only when the version has changed does it take the lock, which is
-//! never held for longer than it takes to swap or copy a pointer.
+//! and compares versions, one load, once per batch; only when the version has changed does it try the lock, which is
+//! held for as long as it takes to swap or copy a pointer. It never waits for it: whoever holds it may have been put to
+//! sleep with it, so the reader goes by the value it has and tries again at its next batch.
 //!
 //! A reader never frees a value, however large: the publisher keeps what it has replaced until no reader holds it any
 //! more, and frees it in a later call of its own.
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
 
@@ -48,6 +49,15 @@ impl<T> Publisher<T> {
     #[must_use]
     pub fn current(&self) -> Arc<T> {
         lock(&self.current).clone()
+    }
+
+    /// The value published last, unless somebody replaces or copies it in this moment.
+    fn try_current(&self) -> Option<Arc<T>> {
+        match self.current.try_lock() {
+            Ok(current) => Some(current.clone()),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner().clone()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Makes `value` what readers will see from their next batch on, and returns its version.
@@ -108,16 +118,26 @@ impl<T> Reader<T> {
         Self { publisher, version, value }
     }
 
-    /// Takes over the newest value and says whether there was one. Frees nothing.
+    /// Takes over the newest value and says whether there was one.
+    ///
+    /// Waits for nobody and frees nothing. Should others have the publisher's lock in this moment, the value stays as it
+    /// is, and the next call tries again: see [`Reader::is_behind`].
     #[inline]
     pub fn refresh(&mut self) -> bool {
         let version = self.publisher.version.load(Ordering::Acquire);
         if version == self.version {
             return false;
         }
-        self.value = self.publisher.current();
+        let Some(value) = self.publisher.try_current() else { return false };
+        self.value = value;
         self.version = version;
         true
+    }
+
+    /// Whether there is a newer value than that of the last refresh.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.publisher.version() != self.version
     }
 
     /// The version as of the last refresh: 0 for the first value, and one more for each publication.
@@ -161,6 +181,18 @@ mod tests {
         assert_eq!(Arc::strong_count(&value), 2, "refreshing does not free it");
         assert_eq!(publisher.reclaim(), 0);
         assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn a_reader_does_not_wait_for_the_lock() {
+        let publisher = Arc::new(Publisher::new(1));
+        let mut reader = Reader::new(publisher.clone());
+        publisher.publish(2);
+        let held = lock(&publisher.current);
+        assert!(!reader.refresh() && reader.is_behind());
+        drop(held);
+        assert!(reader.refresh() && !reader.is_behind());
+        assert_eq!(**reader.value(), 2);
     }
 
     #[test]

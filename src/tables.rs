@@ -113,7 +113,7 @@ pub(crate) struct Peer {
 #[derive(Clone, Debug)]
 pub(crate) enum SegmentTable {
     Bridge(Bridge),
-    Routed(Routed),
+    Routed(Box<Routed>),
 }
 
 /// A segment as forwarding sees it.

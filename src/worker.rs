@@ -277,7 +277,7 @@ impl Worker {
     }
 
     fn is_busy(&self) -> bool {
-        self.sources.iter().flatten().any(|source| source.ready)
+        self.sources.iter().flatten().any(|source| source.ready) || self.reader.is_behind()
     }
 
     /// Takes over new tables, if there are any, with their devices and sockets.

@@ -88,8 +88,8 @@ fn two_readers_share_a_value_that_the_publisher_frees() {
         });
         publisher.publish(Owned::new(1));
         publisher.reclaim();
-        for worker in workers {
-            let mut reader = worker.join().unwrap();
+        let readers = workers.map(|worker| worker.join().unwrap());
+        for mut reader in readers {
             reader.refresh();
             assert_eq!(reader.value().value, 1);
         }

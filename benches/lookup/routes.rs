@@ -180,3 +180,17 @@ pub(crate) fn hits_v6(routes: &[(u128, u8, u32)], count: usize) -> Vec<u128> {
     };
     (0..count).map(|_| one()).collect()
 }
+
+/// Unicast addresses at random.
+pub(crate) fn random_v4() -> impl Iterator<Item = u32> {
+    let mut numbers = Numbers(5);
+    std::iter::repeat_with(move || {
+        (1 + numbers.below(223) as u32) << 24 | numbers.next() as u32 >> 8
+    })
+}
+
+/// Global unicast addresses at random.
+pub(crate) fn random_v6() -> impl Iterator<Item = u128> {
+    let mut numbers = Numbers(5);
+    std::iter::repeat_with(move || 1 << 125 | numbers.wide() >> 3)
+}

@@ -34,6 +34,9 @@ fn main() -> std::io::Result<()> {
         save("forward", name, &[vec![n as u8 * 2], steps.clone()].concat())?;
         save("changes", name, &[vec![n as u8 * 2], changes(n as u8), steps].concat())?;
     }
+    for (n, bytes) in routes().iter().enumerate() {
+        save("fib", &format!("routes-{n}"), bytes)?;
+    }
     for (n, bytes) in trains().iter().enumerate() {
         save("coalesce", &format!("trains-{n}"), bytes)?;
     }
@@ -58,6 +61,23 @@ fn trains() -> Vec<Vec<u8>> {
             .map(move |segment| [&[2, segment][..], &frames, &[0xff, segment], &frames].concat())
     });
     quirks.chain(changed).chain(one_by_one).collect()
+}
+
+/// Prefixes of one address at all lengths, longest first or last, then each removed; with a publication in between.
+fn routes() -> Vec<Vec<u8>> {
+    let tables = [0_u8, 1].into_iter().flat_map(|family| [1_u8, 3, 7].map(|step| (family, step)));
+    let table = |(family, step): (u8, u8)| {
+        let (bits, address) = if family == 0 { (32, &[10; 4][..]) } else { (128, &[0x20; 16][..]) };
+        let route = |change: u8, len: u8| {
+            let next_hop: &[u8] = if change == 0 { &[] } else { &[len % 8] };
+            [&[change, 128 + family, len][..], address, next_hop].concat()
+        };
+        let lens = || (0..=bits).step_by(step.into());
+        let added: Vec<u8> = lens().flat_map(|len| route(step, len)).collect();
+        let removed: Vec<u8> = lens().rev().step_by(2).flat_map(|len| route(0, len)).collect();
+        [&added[..], &[0xff], &removed, &[0xff]].concat()
+    };
+    tables.map(table).collect()
 }
 
 fn save(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {

@@ -3,6 +3,7 @@
 pub mod changes;
 pub mod coalesce;
 mod cursor;
+pub mod fib;
 pub mod forward;
 pub mod frame;
 pub mod gso;

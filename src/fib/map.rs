@@ -25,6 +25,19 @@ enum Block<A> {
     Inner(Vec<Child<A>>),
 }
 
+/// Whether one key sorts before another, in a way that compiles to no branch.
+#[inline(always)]
+fn before<A: Ord>(a: &Key<A>, b: &Key<A>) -> bool {
+    (a.0 < b.0) | ((a.0 == b.0) & (a.1 < b.1))
+}
+
+/// Where a key is among those of a leaf, or where it would be.
+#[inline(always)]
+fn find<A: Ord>(routes: &[(Key<A>, NextHopId)], key: &Key<A>) -> Result<usize, usize> {
+    let at = routes.partition_point(|(have, _)| before(have, key));
+    if routes.get(at).is_some_and(|(have, _)| have == key) { Ok(at) } else { Err(at) }
+}
+
 /// Routes in order of prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Map<A> {
@@ -69,7 +82,7 @@ impl<A: Copy + Ord> Map<A> {
         loop {
             match &**block {
                 Block::Leaf(routes) => {
-                    let at = routes.binary_search_by(|(have, _)| have.cmp(&key)).ok()?;
+                    let at = find(routes, &key).ok()?;
                     return routes.get(at).map(|(_, next_hop)| *next_hop);
                 }
                 Block::Inner(children) => block = &children.get(child(children, key))?.1,
@@ -102,7 +115,7 @@ impl<A: Copy + Ord> Map<A> {
 
 /// Which child a key belongs to.
 fn child<A: Ord>(children: &[Child<A>], key: Key<A>) -> usize {
-    children.partition_point(|(bound, _)| *bound <= key).saturating_sub(1)
+    children.partition_point(|(bound, _)| !before(&key, bound)).saturating_sub(1)
 }
 
 /// What an insertion replaced, and the right half of the block if it had to be split.
@@ -112,7 +125,7 @@ impl<A: Copy + Ord> Block<A> {
     fn insert(&mut self, key: Key<A>, next_hop: NextHopId) -> Inserted<A> {
         match self {
             Self::Leaf(routes) => {
-                let at = match routes.binary_search_by(|(have, _)| have.cmp(&key)) {
+                let at = match find(routes, &key) {
                     Ok(at) => return (Some(std::mem::replace(&mut routes[at].1, next_hop)), None),
                     Err(at) => at,
                 };
@@ -152,7 +165,7 @@ impl<A: Copy + Ord> Block<A> {
     fn remove(&mut self, key: Key<A>) -> Option<NextHopId> {
         match self {
             Self::Leaf(routes) => {
-                let at = routes.binary_search_by(|(have, _)| have.cmp(&key)).ok()?;
+                let at = find(routes, &key).ok()?;
                 Some(routes.remove(at).1)
             }
             Self::Inner(children) => {

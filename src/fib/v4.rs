@@ -18,11 +18,15 @@ mod update;
 
 use std::sync::Arc;
 
+use compile::compile;
 use multiversion::multiversion;
 
 use super::NextHopId;
 use super::runs::Code;
 pub(super) use update::Pending;
+
+/// Number of lookups that are made in step, so that they wait for memory together.
+const IN_STEP: usize = 8;
 
 /// Bits of the address that choose a chunk.
 const CHUNK_BITS: u8 = 12;
@@ -40,7 +44,7 @@ struct Line([u16; 32]);
 /// A /12.
 #[derive(Clone, Debug, Default)]
 struct Entry {
-    /// The chunk, if its leaves are narrow. Empty if there is nothing in it.
+    /// The chunk, if its leaves are narrow, else no lines.
     lines: Arc<[Line]>,
     /// What else it can be.
     other: Option<Arc<Other>>,
@@ -74,30 +78,27 @@ type Page = [Entry; 64];
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     root: Arc<[Arc<Page>; 64]>,
+    /// A chunk without routes. One for all of them, so that to miss takes the same way everywhere.
+    nothing: Arc<[Line]>,
 }
 
 impl Table {
     pub(super) fn new() -> Self {
-        let nothing = Entry::default();
-        let page = Arc::new(std::array::from_fn(|_| nothing.clone()));
-        Self { root: Arc::new(std::array::from_fn(|_| Arc::clone(&page))) }
+        let nothing: Arc<[Line]> = compile::<Vec<_>>(&vec![(0, 0)], 0, 16).0.into();
+        let entry = Entry { lines: Arc::clone(&nothing), ..Entry::default() };
+        let page = Arc::new(std::array::from_fn(|_| entry.clone()));
+        Self { root: Arc::new(std::array::from_fn(|_| Arc::clone(&page))), nothing }
     }
 
     #[inline(always)]
     pub(super) fn lookup(&self, address: u32) -> Option<NextHopId> {
-        let entry = &self.root[(address >> 26) as usize][(address >> 20 & 63) as usize];
-        let Some(line) = entry.lines.get((address >> 16 & 15) as usize) else {
-            return NextHopId::from_code(entry.lookup_other(address));
-        };
-        let leaf = leaf::<false>(&entry.lines, line.index(address >> 13, address >> 8));
-        // Both what is rare: no leaf here, and a line of single addresses.
-        if leaf.wrapping_sub(1) >= NARROW_CHILD - 1 {
-            return NextHopId::from_code(or_cover(
-                below::<false>(&entry.lines, leaf, address),
-                entry.cover,
-            ));
-        }
-        NextHopId::from_code(leaf)
+        let entry = self.entry(address);
+        entry.next_hop(entry.index(address), address)
+    }
+
+    #[inline(always)]
+    fn entry(&self, address: u32) -> &Entry {
+        &self.root[(address >> 26) as usize][(address >> 20 & 63) as usize]
     }
 
     #[inline]
@@ -111,20 +112,59 @@ impl Table {
         pages.sort_unstable();
         pages.dedup();
         let entries = self.root.iter().flat_map(|page| page.iter());
-        let chunks: usize = entries.map(Entry::memory).sum();
-        size_of::<[Arc<Page>; 64]>() + pages.len() * size_of::<Page>() + chunks
+        let chunks = entries.filter(|entry| !Arc::ptr_eq(&entry.lines, &self.nothing));
+        let chunks: usize = chunks.map(Entry::memory).sum();
+        let pages = pages.len() * size_of::<Page>();
+        size_of::<[Arc<Page>; 64]>() + pages + size_of_val(&*self.nothing) + chunks
     }
 }
 
 /// Counting bits takes one instruction where the processor has it, and a dozen where it may not be used.
 #[multiversion(targets("x86_64+popcnt+bmi1+bmi2+lzcnt"))]
 fn lookup_batch(table: &Table, addresses: &[u32], next_hops: &mut [Option<NextHopId>]) {
-    for (address, next_hop) in addresses.iter().zip(next_hops) {
+    let count = addresses.len().min(next_hops.len());
+    let (some, rest) = addresses[..count].as_chunks::<IN_STEP>();
+    let (some_hops, rest_hops) = next_hops[..count].as_chunks_mut::<IN_STEP>();
+    for (addresses, next_hops) in some.iter().zip(some_hops) {
+        // Loops, for closures that are handed to functions may miss the instructions of the caller.
+        let mut found = [(&table.root[0][0], 0); IN_STEP];
+        for (found, address) in found.iter_mut().zip(addresses) {
+            let entry = table.entry(*address);
+            *found = (entry, entry.index(*address));
+        }
+        for ((next_hop, (entry, index)), address) in next_hops.iter_mut().zip(&found).zip(addresses)
+        {
+            *next_hop = entry.next_hop(*index, *address);
+        }
+    }
+    for (address, next_hop) in rest.iter().zip(rest_hops) {
         *next_hop = table.lookup(*address);
     }
 }
 
 impl Entry {
+    /// Index of the leaf for an address, which there is not if the chunk is not of the common kind.
+    #[inline(always)]
+    fn index(&self, address: u32) -> usize {
+        let line = self.lines.get((address >> 16 & 15) as usize);
+        line.map_or(usize::MAX, |line| line.index(address >> 13, address >> 8))
+    }
+
+    /// The next hop of an address of which the index is known.
+    #[inline(always)]
+    fn next_hop(&self, index: usize, address: u32) -> Option<NextHopId> {
+        let Some(line) = self.lines.get(index >> 5) else {
+            return NextHopId::from_code(self.lookup_other(address));
+        };
+        let leaf = u32::from(line.0[index & 31]);
+        // Both what is rare: no leaf here, and a line of single addresses.
+        if leaf.wrapping_sub(1) >= NARROW_CHILD - 1 {
+            let found = below::<false>(&self.lines, leaf, address);
+            return NextHopId::from_code(or_cover(found, self.cover));
+        }
+        NextHopId::from_code(leaf)
+    }
+
     #[inline(never)]
     fn lookup_other(&self, address: u32) -> Code {
         let found = match self.other.as_deref() {

@@ -19,7 +19,7 @@ use multiversion::multiversion;
 
 use super::NextHopId;
 use super::runs::Code;
-use super::tree::{Line, search};
+use super::tree::{IN_STEP, Line, Search, run_in_step};
 pub(super) use update::Pending;
 
 /// Marks a value that is the root of a tree over the last 64 bits.
@@ -47,14 +47,18 @@ impl Piece {
     }
 
     #[inline(always)]
-    fn lookup(&self, address: u128) -> Code {
-        let (high, low) = ((address >> 64) as u64, address as u64);
-        let key = if self.len < 64 { high } else { low };
-        let mut found = search(&self.lines, &self.values, self.root, key);
+    fn search(&self, address: u128) -> Search<'_> {
+        let key = if self.len < 64 { (address >> 64) as u64 } else { address as u64 };
+        Search::new(&self.lines, &self.values, self.root, key)
+    }
+
+    /// The next hop, after the search for it.
+    #[inline(always)]
+    fn next_hop(&self, mut found: Code, address: u128) -> Option<NextHopId> {
         if found & CHILD != 0 {
-            found = search(&self.lines, &self.values, found & !CHILD, low);
+            found = Search::new(&self.lines, &self.values, found & !CHILD, address as u64).run();
         }
-        if found == 0 { self.cover } else { found }
+        NextHopId::from_code(if found == 0 { self.cover } else { found })
     }
 }
 
@@ -66,11 +70,34 @@ pub(super) struct Table {
     directory: Arc<Directory>,
 }
 
-/// A tree from the first 64 bits of an address to the last piece that begins with them, or before.
+/// Which piece an address is in.
 #[derive(Debug, Default)]
 struct Directory {
+    /// For each /19 of the global unicast addresses the piece that it lies in, or `SPLIT`.
+    ///
+    /// That is one step for what would be two or three of the tree.
+    global: Box<[u32]>,
+    /// A tree from the first 64 bits of an address to the last piece that begins with them, or before.
     lines: Box<[Line]>,
     values: Box<[u32]>,
+}
+
+/// Says that a /19 has several pieces.
+const SPLIT: u32 = u32::MAX;
+
+impl Directory {
+    /// The piece of an address, or `SPLIT`.
+    #[inline(always)]
+    fn at_once(&self, address: u128) -> u32 {
+        // Below 2000::/3 the difference is not in the table, and neither is it above.
+        let slot = (address >> 109) as usize;
+        self.global.get(slot.wrapping_sub(1 << 16)).copied().unwrap_or(SPLIT)
+    }
+
+    #[inline(always)]
+    fn search(&self, address: u128) -> Search<'_> {
+        Search::new(&self.lines, &self.values, 0, (address >> 64) as u64)
+    }
 }
 
 impl Table {
@@ -82,16 +109,63 @@ impl Table {
     pub(super) fn lookup(&self, address: u128) -> Option<NextHopId> {
         let piece = match &*self.pieces {
             [only] => only,
-            pieces => {
-                let key = (address >> 64) as u64;
-                let at = search(&self.directory.lines, &self.directory.values, 0, key);
-                match pieces.get(at as usize)? {
-                    piece if piece.len <= 64 => piece,
-                    _ => pieces.get(self.piece_at(address))?,
+            _ => match self.directory.at_once(address) {
+                SPLIT => self.piece(self.directory.search(address).run(), address)?,
+                at => self.pieces.get(at as usize)?,
+            },
+        };
+        piece.next_hop(piece.search(address).run(), address)
+    }
+
+    /// Looks up a few addresses in step.
+    #[inline(always)]
+    fn lookup_few(
+        &self,
+        addresses: &[u128; IN_STEP],
+        next_hops: &mut [Option<NextHopId>; IN_STEP],
+    ) {
+        let Some(first) = self.pieces.first() else { return };
+        let (mut pieces, mut found) = ([first; IN_STEP], [0; IN_STEP]);
+        let mut searches = [first.search(0); IN_STEP];
+        if self.pieces.len() > 1 {
+            let mut split = 0;
+            for (found, address) in found.iter_mut().zip(addresses) {
+                *found = self.directory.at_once(*address);
+                split += usize::from(*found == SPLIT);
+            }
+            if split > IN_STEP / 2 {
+                for (search, address) in searches.iter_mut().zip(addresses) {
+                    *search = self.directory.search(*address);
+                }
+                run_in_step(&mut searches, &mut found);
+            } else if split > 0 {
+                for (found, address) in found.iter_mut().zip(addresses) {
+                    if *found == SPLIT {
+                        *found = self.directory.search(*address).run();
+                    }
                 }
             }
-        };
-        NextHopId::from_code(piece.lookup(address))
+            for ((piece, found), address) in pieces.iter_mut().zip(found).zip(addresses) {
+                *piece = self.piece(found, *address).unwrap_or(first);
+            }
+        }
+        for ((search, piece), address) in searches.iter_mut().zip(pieces).zip(addresses) {
+            *search = piece.search(*address);
+        }
+        run_in_step(&mut searches, &mut found);
+        for (at, next_hop) in next_hops.iter_mut().enumerate() {
+            *next_hop = pieces[at].next_hop(found[at], addresses[at]);
+        }
+    }
+
+    /// The piece that an address is in, by what the directory says.
+    #[inline(always)]
+    fn piece(&self, found: u32, address: u128) -> Option<&Piece> {
+        match self.pieces.get(found as usize)? {
+            piece if piece.len <= 64 => Some(piece),
+            // One of several that begin with these 64 bits.
+            _ => self.pieces.get(self.piece_at(address)),
+        }
     }
 
     /// The piece that an address is in.
@@ -111,7 +185,9 @@ impl Table {
             .pieces
             .iter()
             .map(|piece| size_of_val(&*piece.lines) + size_of_val(&*piece.values));
-        let directory = size_of_val(&*self.directory.lines) + size_of_val(&*self.directory.values);
+        let directory = size_of_val(&*self.directory.lines)
+            + size_of_val(&*self.directory.values)
+            + size_of_val(&*self.directory.global);
         size_of_val(&*self.pieces) + directory + trees.sum::<usize>()
     }
 }
@@ -119,7 +195,13 @@ impl Table {
 /// With AVX2, a line is compared in two steps instead of eight.
 #[multiversion(targets("x86_64+avx2+popcnt+bmi1+bmi2+lzcnt"))]
 fn lookup_batch(table: &Table, addresses: &[u128], next_hops: &mut [Option<NextHopId>]) {
-    for (address, next_hop) in addresses.iter().zip(next_hops) {
+    let count = addresses.len().min(next_hops.len());
+    let (few, rest) = addresses[..count].as_chunks();
+    let (few_hops, rest_hops) = next_hops[..count].as_chunks_mut();
+    for (addresses, next_hops) in few.iter().zip(few_hops) {
+        table.lookup_few(addresses, next_hops);
+    }
+    for (address, next_hop) in rest.iter().zip(rest_hops) {
         *next_hop = table.lookup(*address);
     }
 }

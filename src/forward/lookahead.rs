@@ -11,7 +11,7 @@ use crate::wire::eth::{self, MacNumber};
 use crate::wire::vxlan::{self, ReservedBits};
 
 /// Packets that are looked up together.
-pub(super) const AHEAD: usize = 64;
+pub(super) const AHEAD: usize = 32;
 
 /// The routes of up to [`AHEAD`] packets; of those that are no IP packets, any.
 pub(super) type Routes = [Option<NextHopId>; AHEAD];

@@ -159,6 +159,22 @@ fn a_port_can_be_a_member_and_takes_its_part() {
 }
 
 #[test]
+fn a_group_that_lost_its_members_is_unreachable() {
+    let (mut network, port) = node();
+    let other = network.add_port(1, segment(), false);
+    let members = vec![Member::new(other, 1)];
+    network.change(1, Change::SetGroup { segment: segment(), group: GROUP, members });
+    network.change(1, route("10.7.0.0/16", GROUP));
+    network.change(1, Change::RemovePort(other));
+    network.send(1, port, &packet("10.7.1.1", "10.7.2.2", 1024));
+    assert_eq!(network.drops(1, DropReason::Unreachable), 1);
+    assert_eq!(network.frames(1, port).len(), 1, "the sender is told");
+    network.change(1, group(&[(2, 1)]));
+    network.send(1, port, &packet("10.7.1.1", "10.7.2.2", 1024));
+    assert_eq!(network.sent.len(), 1);
+}
+
+#[test]
 fn a_blackhole_says_nothing_and_unreachable_tells_the_sender() {
     let (mut network, port) = node();
     for prefix in ["10.7.0.0/16", "fd00::/16"] {

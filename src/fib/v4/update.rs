@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::compile::compile;
-use super::{CHUNK_BITS, Entry, Other, PART_BITS, Part, Table};
+use super::{CHUNK_BITS, Entry, Line, Other, PART_BITS, Part, Table};
 use crate::fib::NextHopId;
 use crate::fib::address::Address;
 use crate::fib::map::{Key, Map};
+use crate::fib::noted::Noted;
 use crate::fib::runs::{Code, Runs, runs};
 
 /// Most routes of a chunk; with more, its /16 prefixes are chunks of their own.
@@ -16,50 +17,36 @@ const DENSE: usize = 16 * 1024;
 #[derive(Clone, Debug, Default)]
 pub(in crate::fib) struct Pending {
     /// The first 16 bits of changed prefixes that lie in a chunk.
-    parts: Vec<u16>,
+    parts: Noted<u16>,
     /// Changed prefixes that are larger than a chunk, or as large.
-    covers: Vec<Key<u32>>,
+    covers: Noted<Key<u32>>,
 }
 
 impl Pending {
     pub(in crate::fib) fn note(&mut self, (address, len): Key<u32>) {
         if len <= CHUNK_BITS {
-            self.covers.push((address, len));
-            settle(&mut self.covers);
+            self.covers.note((address, len));
         } else {
-            self.parts.push((address >> 16) as u16);
-            settle(&mut self.parts);
+            self.parts.note((address >> 16) as u16);
         }
-    }
-}
-
-/// Forgets what is there twice, now and then, so that a list stays within twice the number of its values.
-fn settle<T: Ord>(list: &mut Vec<T>) {
-    if list.len() == list.capacity() && list.len() > 1024 {
-        list.sort_unstable();
-        list.dedup();
     }
 }
 
 impl Table {
     /// Compiles what is pending from `map`.
     pub(in crate::fib) fn update(&mut self, map: &Map<u32>, pending: &mut Pending) {
-        pending.parts.sort_unstable();
-        pending.parts.dedup();
-        let mut compiler = Compiler { map, routes: Vec::new(), runs: Runs::new() };
-        for parts in pending.parts.chunk_by(|a, b| a >> 4 == b >> 4) {
+        let nothing = Arc::clone(&self.nothing);
+        let mut compiler = Compiler { map, nothing, routes: Vec::new(), runs: Runs::new() };
+        for parts in pending.parts.take().chunk_by(|a, b| a >> 4 == b >> 4) {
             let Some(chunk) = parts.first().map(|part| u32::from(part >> 4)) else { continue };
-            compiler.entry(self.entry(chunk), chunk << 20, parts);
+            compiler.entry(self.entry_mut(chunk), chunk << 20, parts);
         }
-        pending.covers.sort_unstable();
-        pending.covers.dedup();
-        for key in &pending.covers {
-            self.cover(map, *key);
+        for key in pending.covers.take() {
+            self.cover(map, key);
         }
-        *pending = Pending::default();
     }
 
-    fn entry(&mut self, chunk: u32) -> &mut Entry {
+    fn entry_mut(&mut self, chunk: u32) -> &mut Entry {
         let page = &mut Arc::make_mut(&mut self.root)[(chunk >> 6 & 63) as usize];
         &mut Arc::make_mut(page)[(chunk & 63) as usize]
     }
@@ -76,7 +63,7 @@ impl Table {
         let removed = code_len != len || code == 0;
         let first = address >> 20;
         for chunk in first..first + (1 << (CHUNK_BITS - len)) {
-            let entry = self.entry(chunk);
+            let entry = self.entry_mut(chunk);
             let affected = if removed { entry.cover_len == len } else { entry.cover_len <= len };
             if affected {
                 (entry.cover, entry.cover_len) = (code, code_len);
@@ -88,6 +75,7 @@ impl Table {
 /// The map, and room to work in.
 struct Compiler<'a> {
     map: &'a Map<u32>,
+    nothing: Arc<[Line]>,
     routes: Vec<(Key<u32>, NextHopId)>,
     runs: Runs<u32>,
 }
@@ -106,7 +94,7 @@ impl Compiler<'_> {
                 return;
             }
         }
-        (entry.lines, entry.other) = Default::default();
+        (entry.lines, entry.other) = (Arc::default(), None);
         self.collect(first, CHUNK_BITS);
         if self.routes.len() > DENSE {
             let mut new: Box<[Part; 16]> = Box::default();
@@ -115,7 +103,9 @@ impl Compiler<'_> {
             }
             self.part_covers(&mut new, first);
             entry.other = Some(Arc::new(Other::Dense(new)));
-        } else if !self.routes.is_empty() {
+        } else if self.routes.is_empty() {
+            entry.lines = Arc::clone(&self.nothing);
+        } else {
             runs(first, 0, self.routes.iter().copied(), &mut self.runs);
             match compile::<Vec<_>>(&self.runs, first, 16) {
                 (lines, false) => entry.lines = lines.into(),

@@ -1,7 +1,8 @@
 //! From the routes inside a piece to its trees.
 
-use super::{CHILD, Directory, Piece};
+use super::{CHILD, Directory, Piece, SPLIT};
 use crate::fib::NextHopId;
+use crate::fib::address::Address;
 use crate::fib::map::Key;
 use crate::fib::runs::{Code, Runs, runs};
 use crate::fib::tree::Forest;
@@ -81,6 +82,20 @@ impl Directory {
         let mut forest = Forest::default();
         forest.plant(&runs);
         let (lines, values) = forest.into_parts();
-        Self { lines: lines.into(), values: values.into() }
+        Self { global: global(pieces), lines: lines.into(), values: values.into() }
     }
+}
+
+/// The piece of each /19 in 2000::/3, if it is one only.
+fn global(pieces: &[Piece]) -> Box<[u32]> {
+    let mut global = vec![SPLIT; 1 << 16];
+    for (piece, at) in pieces.iter().zip(0..) {
+        let slot = |address: u128| (address >> 109) as usize;
+        let (first, last) = (slot(piece.first), slot(piece.first.last(piece.len)));
+        if piece.len <= 19 && last >= 1 << 16 && first < 2 << 16 {
+            let slots = first.saturating_sub(1 << 16)..=last.min((2 << 16) - 1) - (1 << 16);
+            global.get_mut(slots).unwrap_or_default().fill(at);
+        }
+    }
+    global.into()
 }

@@ -6,9 +6,12 @@ use super::{Directory, Piece, Table};
 use crate::fib::NextHopId;
 use crate::fib::address::Address;
 use crate::fib::map::{Key, Map};
+use crate::fib::noted::Noted;
 
 /// Most routes of a piece; with more, it is cut in two.
-const LARGE: usize = 1024;
+///
+/// With two runs a route, a tree of four layers has just room for them.
+const LARGE: usize = 2900;
 
 /// Two halves with fewer routes together are joined.
 const SMALL: usize = LARGE / 4;
@@ -17,9 +20,9 @@ const SMALL: usize = LARGE / 4;
 #[derive(Clone, Debug, Default)]
 pub(in crate::fib) struct Pending {
     /// Pieces, by number, in which a prefix changed.
-    pieces: Vec<u32>,
+    pieces: Noted<u32>,
     /// Changed prefixes that are larger than the piece they are in, or as large.
-    covers: Vec<Key<u128>>,
+    covers: Noted<Key<u128>>,
 }
 
 impl Pending {
@@ -27,20 +30,10 @@ impl Pending {
     pub(in crate::fib) fn note(&mut self, table: &Table, (address, len): Key<u128>) {
         let at = table.piece_at(address);
         if table.pieces.get(at).is_some_and(|piece| len <= piece.len) {
-            self.covers.push((address, len));
-            settle(&mut self.covers);
+            self.covers.note((address, len));
         } else {
-            self.pieces.push(at as u32);
-            settle(&mut self.pieces);
+            self.pieces.note(at as u32);
         }
-    }
-}
-
-/// Forgets what is there twice, now and then, so that a list stays within twice the number of its values.
-fn settle<T: Ord>(list: &mut Vec<T>) {
-    if list.len() == list.capacity() && list.len() > 1024 {
-        list.sort_unstable();
-        list.dedup();
     }
 }
 
@@ -49,17 +42,13 @@ type Route = (Key<u128>, NextHopId);
 impl Table {
     /// Compiles what is pending from `map`.
     pub(in crate::fib) fn update(&mut self, map: &Map<u128>, pending: &mut Pending) {
-        pending.pieces.sort_unstable();
-        pending.pieces.dedup();
-        if !pending.pieces.is_empty() {
-            self.compile(map, &pending.pieces);
+        let changed = pending.pieces.take();
+        if !changed.is_empty() {
+            self.compile(map, &changed);
         }
-        pending.covers.sort_unstable();
-        pending.covers.dedup();
-        for key in &pending.covers {
-            self.cover(map, *key);
+        for key in pending.covers.take() {
+            self.cover(map, key);
         }
-        *pending = Pending::default();
     }
 
     fn compile(&mut self, map: &Map<u128>, changed: &[u32]) {
