@@ -4,6 +4,7 @@
 //! change touches.
 
 mod effect;
+mod learned;
 mod routes;
 mod vteps;
 
@@ -15,9 +16,9 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::Error;
-use crate::change::{Change, Flush, MAX_ENTRIES, MAX_SEGMENTS};
+use crate::change::{Change, MAX_ENTRIES, MAX_SEGMENTS};
 use crate::counters::PerWorker;
-use crate::fdb::{Fdb, seconds};
+use crate::fdb::seconds;
 use crate::fib::Rib;
 use crate::mtu;
 use crate::next_hop::NextHops;
@@ -26,8 +27,6 @@ use crate::shards::Shards;
 use crate::slots::MAX_SLOTS;
 use crate::tables::{Bridge, PortEntry, Routed, SegmentEntry, SegmentTable, Tables};
 use crate::wire::MacAddr;
-use effect::Flushed;
-
 pub(crate) use effect::Effect;
 
 impl Tables {
@@ -44,8 +43,8 @@ impl Tables {
         changes: impl IntoIterator<Item = Change>,
     ) -> Result<Vec<PortId>, Error> {
         let changed = self.changed(changes)?;
-        changed.effects.iter().for_each(|effect| effect.run(seconds(now)));
         *self = changed.tables;
+        changed.effects.iter().for_each(|effect| effect.run(&self.fdb, seconds(now)));
         Ok(changed.ports)
     }
 
@@ -138,10 +137,10 @@ impl Draft {
             }
             Change::RemoveFdb { segment, mac } => {
                 let bridge = self.bridge(segment)?;
-                let fdb = bridge.fdb.clone();
+                let domain = bridge.domain.clone();
                 let pinned = bridge.statics.remove(&mac.into());
-                let known = pinned.is_some() || fdb.contains(mac);
-                self.effects.push(Effect::Forget(fdb, mac));
+                let known = pinned.is_some() || bridge.fdb.contains(&domain, mac);
+                self.effects.push(Effect::Forget(domain, mac));
                 found(known, || format!("FDB entry {mac} of segment {segment}"))?;
                 pinned.map_or(Ok(()), |location| self.unname(segment, location))
             }
@@ -178,7 +177,8 @@ impl Draft {
         let table = match segment.kind {
             Kind::Bridge(_) => SegmentTable::Bridge(Bridge {
                 learning: segment.learning,
-                fdb: Arc::new(Fdb::new(segment.fdb_limit, segment.ageing, seed)),
+                fdb: self.tables.fdb.clone(),
+                domain: self.domain(id, segment.fdb_limits())?,
                 statics: Shards::new(seed),
                 flood: SmallVec::new(),
             }),
@@ -233,11 +233,19 @@ impl Draft {
 
     fn add_port(&mut self, segment: SegmentId, name: String, offload: bool) -> Result<(), Error> {
         self.entry(segment)?;
-        let counters = PerWorker::new(self.tables.workers);
+        let counters = Arc::new(PerWorker::new(self.tables.workers));
         let handle = self.tables.ports.insert_with(|handle| {
-            Arc::new(PortEntry { id: PortId(handle), name, segment, offload, counters })
+            Arc::new(PortEntry {
+                id: PortId(handle),
+                name,
+                segment,
+                offload,
+                place: None,
+                counters,
+            })
         });
         let id = PortId(handle.ok_or(Error::Limit { what: "ports", limit: MAX_SLOTS })?);
+        self.replace_place(segment, id)?;
         self.segment(segment)?.ports.push(id);
         self.tables.attachments += 1;
         self.added.push(id);
@@ -253,11 +261,10 @@ impl Draft {
         remove(&mut segment.ports, port);
         match &mut segment.table {
             SegmentTable::Bridge(bridge) => {
-                let fdb = bridge.fdb.clone();
                 if segment.mentions.remove(&gone).is_some() {
                     bridge.statics.retain(|_, at| *at != gone);
                 }
-                self.effects.push(Effect::Flush(fdb, Flushed::At(gone)));
+                self.retire(entry.place.as_ref());
                 Ok(())
             }
             SegmentTable::Routed(_) => self.remove_next_hop(entry.segment, port),
@@ -287,24 +294,9 @@ impl Draft {
                 limit: MAX_ENTRIES,
             });
         }
-        let fdb = bridge.fdb.clone();
-        self.effects.push(Effect::Forget(fdb, mac));
+        let domain = bridge.domain.clone();
+        self.effects.push(Effect::Forget(domain, mac));
         self.replace(segment, old, location)
-    }
-
-    fn flush_fdb(&mut self, segment: SegmentId, which: Flush) -> Result<(), Error> {
-        let which = match which {
-            Flush::All => Flushed::All,
-            Flush::OlderThan(age) => Flushed::OlderThan(seconds(age)),
-            Flush::Port(port) => {
-                self.tables.port(port).ok_or_else(|| Error::not_found(port))?;
-                Flushed::At(Location::Port(port))
-            }
-            Flush::Vtep(vtep) => Flushed::At(Location::Vtep(self.known_vtep(vtep)?)),
-        };
-        let fdb = self.bridge(segment)?.fdb.clone();
-        self.effects.push(Effect::Flush(fdb, which));
-        Ok(())
     }
 
     /// The segment, to look at.

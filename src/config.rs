@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::batch::{DEFAULT_SLOTS, MAX_SLOTS};
+use crate::fdb;
 use crate::offload::Offloads;
 use crate::tables::MAX_WORKERS;
 use crate::wire::vxlan::ReservedBits;
@@ -33,6 +34,12 @@ pub struct Config {
     /// kernel deals them out by hash, of the frame where they come from a device and of the datagram's addresses and
     /// ports where they come from the underlay. [`Stats::workers`](crate::Stats::workers) shows what each gets.
     pub workers: usize,
+    /// For how many learned MAC addresses there is room, in all segments together, 1 to
+    /// [`limits::MAX_FDB_CAPACITY`](crate::limits::MAX_FDB_CAPACITY); default 65,536.
+    ///
+    /// Memory is 23 bytes for each, which the system gives when it is used first. When there is no room left the segment
+    /// that has the most entries gives one: see [`Segment::fdb_evict`](crate::Segment::fdb_evict).
+    pub fdb_capacity: usize,
     /// Slots for frames, super-frames or trains that one read of a source takes, 1 to [`limits::MAX_SLOTS`](crate::limits::MAX_SLOTS);
     /// default 64. Each costs about 64 KiB of address space per worker.
     pub batch: usize,
@@ -79,6 +86,7 @@ impl Config {
         Self {
             local,
             workers: 1,
+            fdb_capacity: fdb::DEFAULT_CAPACITY,
             batch: DEFAULT_SLOTS,
             source_ports: 4,
             receive_buffer: DEFAULT_BUFFER,
@@ -100,6 +108,8 @@ impl Config {
             }
         };
         range("number of workers", self.workers, 1, MAX_WORKERS, "1 to 64")?;
+        let capacity = "1 to 1048576 entries";
+        range("FDB capacity", self.fdb_capacity, 1, fdb::MAX_CAPACITY, capacity)?;
         range("frames per batch", self.batch, 1, MAX_SLOTS, "1 to 1024")?;
         range("number of source ports", self.source_ports, 0, MAX_SOURCE_PORTS, "0 to 64")?;
         range("number of events", self.events, 1, 1 << 20, "1 to 1048576")?;

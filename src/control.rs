@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, TryLockError, Weak};
 use std::time::Duration;
 
 use crate::Error;
-use crate::apply::{Changed, Effect};
+use crate::apply::Changed;
 use crate::change::{Change, Flush};
 use crate::event::Event;
 use crate::fdb::seconds;
@@ -46,9 +46,6 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 
 /// Changes at once after which the tables before are not kept until the next call.
 const BULK: usize = 1024;
-
-/// Flushes kept to be repeated.
-const MAX_FLUSHES: usize = 1024;
 
 /// A UDP port that a change begins to use.
 struct Opening {
@@ -354,17 +351,6 @@ impl Control {
         Ok(Opening { udp_port, sockets, listener })
     }
 
-    /// Makes the shared FDBs forget what the changes say. A worker in the middle of a batch still learns by the tables
-    /// before, so what is behind VTEPs that are peers no more is forgotten once more at the next tick.
-    fn forget(&self, effects: Vec<Effect>) {
-        let second = seconds(self.shared.now());
-        effects.iter().for_each(|effect| effect.run(second));
-        let mut flushes = lock(&self.shared.flushes);
-        flushes.extend(effects.into_iter().filter(Effect::bears_repetition));
-        // Without workers there are no ticks, and nobody learns.
-        flushes.truncate(MAX_FLUSHES);
-    }
-
     fn report_small_buffers(&self, udp_port: u16, listener: &Listener) {
         let config = &self.shared.config;
         let buffers = [
@@ -412,7 +398,9 @@ impl Control {
             }
         }
         let version = self.shared.tables.publish(tables);
-        self.forget(effects);
+        let tables = self.shared.tables.current();
+        let second = seconds(self.shared.now());
+        effects.iter().for_each(|effect| effect.run(&tables.fdb, second));
         drop(registry);
         self.shared.wake();
         Ok((ports, version))

@@ -91,6 +91,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) delivered: Counter,
     pub(crate) coalesced: Counter,
     pub(crate) learning_refused: Counter,
+    pub(crate) moves_refused: Counter,
+    pub(crate) evicted: Counter,
     pub(crate) answers_withheld: Counter,
     drops: Box<[Counter]>,
 }
@@ -108,6 +110,8 @@ impl Default for WorkerCounters {
             delivered: Counter::default(),
             coalesced: Counter::default(),
             learning_refused: Counter::default(),
+            moves_refused: Counter::default(),
+            evicted: Counter::default(),
             answers_withheld: Counter::default(),
             drops: DropReason::ALL.iter().map(|_| Counter::default()).collect(),
         }
@@ -132,6 +136,8 @@ impl WorkerCounters {
             delivered: self.delivered.get(),
             coalesced: self.coalesced.get(),
             learning_refused: self.learning_refused.get(),
+            moves_refused: self.moves_refused.get(),
+            evicted: self.evicted.get(),
             answers_withheld: self.answers_withheld.get(),
             drops: self.drops.iter().map(Counter::get).collect(),
         }

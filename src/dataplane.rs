@@ -53,6 +53,7 @@ impl Dataplane {
         config.check()?;
         let mut tables = Tables::new(config.local, config.workers)?;
         tables.set_reserved_bits(config.reserved_bits);
+        tables.set_fdb_capacity(config.fdb_capacity)?;
         let namespace = current_netns();
         let entropy = open_entropy_sockets(&config)?;
         let parts = (0..config.workers)

@@ -40,6 +40,13 @@ pub enum Event {
         /// The MAC address.
         mac: MacAddr,
     },
+    /// A MAC address is forgotten because there was no room for another one: its port or VTEP had the most entries.
+    Evicted {
+        /// The segment.
+        segment: SegmentId,
+        /// The MAC address.
+        mac: MacAddr,
+    },
     /// A device is gone; its port stays attached, without carrying frames, until it is detached.
     DeviceLost {
         /// The port.
@@ -87,6 +94,7 @@ impl fmt::Display for Event {
                 write!(f, "{segment}: {mac} moved to {to}")
             }
             Self::Aged { segment, mac } => write!(f, "{segment}: {mac} aged out"),
+            Self::Evicted { segment, mac } => write!(f, "{segment}: {mac} made room"),
             Self::DeviceLost { port, name } => write!(f, "device {name} ({port}) is gone"),
             Self::SmallBuffer { udp_port, wanted, granted } => write!(
                 f,

@@ -1,511 +1,368 @@
-//! The learned part of a bridge segment's FDB: MAC address → port or VTEP, with ageing and a hard limit.
+//! The learned part of FDBs: MAC address → port or VTEP, for all segments and all threads in one table of fixed size.
 //!
-//! All workers share one table per segment. Looking up takes no lock and writes nothing. Learning a MAC that is
-//! where it was known to be costs a lookup, and one store a second to refresh its age. Only a new, moved or removed
-//! entry takes the writer lock, and a worker never waits for it: if another worker is writing, this MAC is learned
-//! from its next frame.
+//! An [`Fdb`] can be used alone. It is divided into [`Domain`]s, one for each segment, and MAC addresses are at
+//! [`Place`]s: ports and VTEPs of one segment. Both are handles that the caller keeps and gives up by dropping them, and
+//! both have a label, by which the table speaks of them.
+//! Times are whole seconds since any origin, see [`seconds`].
 //!
-//! The table is an array of cache-line buckets of four entries; a MAC lives in one of two buckets. It has at
-//! least twice as many places as entries it may hold, never grows, and needs no tombstones because a lookup always
-//! reads both buckets in full.
+//! ```
+//! use overplane::MacAddr;
+//! use overplane::fdb::{Fdb, Learned, Limits};
+//!
+//! let fdb = Fdb::new(65_536)?; // 1.5 MiB, of which the system gives what is used
+//! let red = fdb.add_domain(Limits::default(), 0).ok_or("too many domains")?;
+//! let (left, right) = (fdb.add_place(1).ok_or("too many places")?, fdb.add_place(2).ok_or("too many places")?);
+//! let host = MacAddr([2, 0, 0, 0, 0, 1]);
+//!
+//! // From here on any thread may call; nobody waits for anybody.
+//! assert_eq!(fdb.learn(&red, host, &left, 7, |_| ()), Learned::New);
+//! assert_eq!(fdb.lookup(&red, host, 8), Some(1));
+//! assert_eq!(fdb.learn(&red, host, &right, 9, |_| ()), Learned::Moved { from: 1 });
+//!
+//! // To flush a place: a new one takes over, and the old one is retired.
+//! let right_again = fdb.add_place(2).ok_or("too many places")?;
+//! right.retire();
+//! drop(right);
+//! assert_eq!(fdb.lookup(&red, host, 9), None);
+//!
+//! // Once a second or more often: what is past its time makes room.
+//! fdb.sweep(400, |removed| println!("{} is gone", removed.mac));
+//! # drop(right_again);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it promises
+//!
+//! - **Looking up** takes no lock, writes nothing, reads one cache line for nine entries of ten and two at most, and never
+//!   gives a place that another MAC address is at. An entry that changes in this very moment may read as unknown.
+//! - **Learning** what is known already costs a lookup, and one compare-exchange a second to refresh the age. What is new
+//!   is inserted without waiting: if another thread is at the same part of the table, it is learned from its next frame.
+//! - **A flush is one store**, for a place or for a whole domain, however many entries there are: entries carry the number
+//!   of their domain and place, and a number that is retired means nothing. [`Fdb::sweep`] clears up behind.
+//! - **Moves** are followed at once, but an address that moved does not move again within the same second: two stations
+//!   that fight for it cost a move a second, not one a frame.
+//! - **Where there is no room** ([`Limits`], or the table is full), an entry of whoever holds the most gives way: of the
+//!   largest domain, and in it of the largest place, of those in reach the one not seen for the longest. Nobody
+//!   displaces entries of a smaller one, so one that floods displaces its own.
+//!
+//! # How it is built
+//!
+//! Buckets of a cache line with four entries each; a key is in one of two buckets, by two hashes under a seed of its own.
+//! At full load, seven slots of ten are in use: 23 bytes for each entry. Where both buckets of a newcomer are full, an
+//! entry that can goes to its other bucket (cuckoo hashing, one step). An entry is two words of 64 bits, and its value
+//! word is its lock and version at once; the file `entry.rs` has the protocol, `tests/loom.rs` runs it through all
+//! orders of events.
+
+mod claims;
+mod entry;
+mod evict;
+mod learn;
+mod names;
+mod sweep;
+mod table;
+#[cfg(all(test, not(overplane_loom)))]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::hash::mix;
-use crate::segment::Location;
+use crate::Error;
+use crate::hash::random_seed;
+use crate::sync::{Arc, AtomicU64};
 use crate::wire::MacAddr;
 use crate::wire::eth::MacNumber;
+use claims::Claims;
+use entry::{MAX_PLACE, Slot};
+use names::{MAX_DOMAIN, Names};
+use prefetch_index::prefetch_index;
+use table::{Table, WAYS, find_in};
 
-/// Largest number of learned entries a segment can be configured to hold.
-pub const MAX_LIMIT: usize = 1 << 20;
+pub use names::{Domain, MAX_AGEING, Place};
 
-/// Entries in a bucket: four pairs of words fill one 64-byte cache line.
-const WAYS: usize = 4;
+/// Largest capacity of a table, and largest limit of a domain, in entries.
+pub const MAX_CAPACITY: usize = 1 << 20;
 
-/// Longest time for one ageing sweep through a table, in seconds.
-const MAX_SWEEP_SECONDS: u64 = 60;
+/// Capacity of a table unless something else is asked for, in entries.
+pub const DEFAULT_CAPACITY: usize = 65_536;
 
-/// Marks a key word as used, so that no MAC address looks like an empty place.
-const USED: u64 = 1 << 63;
+/// Ageing time of learned entries unless something else is asked for, as in Linux's bridge and VXLAN devices (IEEE
+/// 802.1Q-2018 table 8-6).
+pub const DEFAULT_AGEING: Duration = Duration::from_secs(300);
 
-/// An age that no entry reaches.
-const NEVER: u64 = 1 << 32;
+/// Limit of entries of a domain unless something else is asked for.
+pub const DEFAULT_LIMIT: usize = 8_192;
 
-/// Odd numbers with half of their bits set and no pattern (digits of the fractions of e and pi).
-const FACTORS: [u64; 2] = [0xb7e1_5162_8aed_2a6b, 0x243f_6a88_85a3_08d3];
+/// Places that a table can name unless something else is asked for.
+const DEFAULT_PLACES: u32 = 1 << 20;
+
+/// Addresses that a batch lookup has under way at a time: about as many cache misses as a core can wait for at once.
+const AHEAD: usize = 32;
+
+/// What holds for the entries of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest number of entries.
+    pub entries: usize,
+    /// Largest number of entries at one place; `None` means no limit of its own.
+    pub entries_per_place: Option<usize>,
+    /// What becomes of a newcomer at a limit or when the table is full: with `true` an entry of whoever holds the most
+    /// gives way to it, with `false` it is refused.
+    pub evict: bool,
+    /// Time after which an entry that was not refreshed is forgotten, in whole seconds from 1 to [`MAX_AGEING`]; `None`
+    /// means never.
+    pub ageing: Option<Duration>,
+}
+
+impl Default for Limits {
+    /// [`DEFAULT_LIMIT`] entries, [`DEFAULT_AGEING`], none per place, eviction.
+    fn default() -> Self {
+        Self {
+            entries: DEFAULT_LIMIT,
+            entries_per_place: None,
+            evict: true,
+            ageing: Some(DEFAULT_AGEING),
+        }
+    }
+}
 
 /// What became of an attempt to learn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Learned {
-    /// The MAC was known to be there.
+#[must_use]
+pub enum Learned {
+    /// The address was known to be there.
     Known,
-    /// The MAC was unknown and is now known.
+    /// The address was unknown and is now known.
     New,
-    /// The MAC was known elsewhere.
-    Moved { from: Location },
-    /// The table holds as many entries as it may.
+    /// The address was known elsewhere.
+    Moved {
+        /// Label of the place where it was.
+        from: u32,
+    },
+    /// The address is known elsewhere and came there only in this second: it stays until the next.
+    MovedAlready,
+    /// There is no room, and nothing may be evicted for it.
     Full,
-    /// Another worker was writing: to be learned from a later frame.
+    /// Another thread was at the same part of the table: to be learned from a later frame.
     Later,
 }
 
 /// One learned entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LearnedEntry {
-    pub(crate) mac: MacAddr,
-    pub(crate) location: Location,
-    /// Seconds since a frame from this MAC was last seen.
-    pub(crate) age: u32,
+pub struct Entry {
+    /// The MAC address.
+    pub mac: MacAddr,
+    /// Label of the place where it is.
+    pub place: u32,
+    /// Seconds since a frame from it was last seen; counts no further than three days.
+    pub age: u32,
 }
 
-#[derive(Default)]
-#[repr(align(64))]
-struct Bucket([Entry; WAYS]);
-
-impl Bucket {
-    /// Finds a MAC in this bucket.
-    #[inline(always)]
-    fn find(&self, mac: MacNumber) -> Option<(&Entry, u64)> {
-        let key = mac.get() | USED;
-        // All four places at once: which one it is cannot be foreseen, so a branch for each would be a guess.
-        let place =
-            |way: usize| usize::from(self.0[way].key.load(Ordering::Acquire) == key) * (way + 1);
-        let entry = self.0.get((place(0) | place(1) | place(2) | place(3)).checked_sub(1)?)?;
-        let value = entry.value.load(Ordering::Acquire);
-        // Cleared or reused meanwhile: the value may belong to another MAC.
-        (entry.key.load(Ordering::Relaxed) == key).then_some((entry, value))
-    }
+/// An entry that is no more, though nobody flushed it or asked for its removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// Label of its domain.
+    pub domain: u64,
+    /// The MAC address.
+    pub mac: MacAddr,
+    /// Label of the place where it was.
+    pub place: u32,
+    /// Whether it was past its time; otherwise it had to make room.
+    pub expired: bool,
 }
 
-/// `key` is the MAC with [`USED`], or 0 for an empty place. `value` is the location above the second in which the
-/// MAC was last seen. A writer stores the value before the key and clears the key before reusing the place, so a
-/// reader that sees the same key before and after reading the value has the value of that key.
-#[derive(Default)]
-struct Entry {
-    key: AtomicU64,
-    value: AtomicU64,
+/// The coarse clock of a table: whole seconds.
+#[must_use]
+pub fn seconds(now: Duration) -> u32 {
+    now.as_secs().min(u64::from(u32::MAX)) as u32
 }
 
-/// A learned MAC table.
-pub(crate) struct Fdb {
-    buckets: Box<[Bucket]>,
-    seed: u64,
-    limit: usize,
-    /// Seconds after which an entry that was not refreshed is forgotten; [`NEVER`] is beyond every second.
-    ageing: u64,
-    len: AtomicUsize,
-    /// Where the next part of the ageing sweep starts.
-    swept: AtomicUsize,
-    writer: Mutex<()>,
+/// A table of learned MAC addresses; see the [module](self).
+pub struct Fdb {
+    table: Table,
+    claims: Claims,
+    names: Arc<Names>,
+    capacity: usize,
+    /// Where the next search for somebody to evict starts, in buckets from the beginning of time.
+    hand: AtomicU64,
+    /// Where the next part of a sweep starts, alike.
+    swept: AtomicU64,
+    /// Retirements of names that a sweep has noticed, and where it will have been everywhere since.
+    cleaned: AtomicU64,
+    clean_at: AtomicU64,
 }
 
 impl fmt::Debug for Fdb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fdb")
-            .field("len", &self.len())
-            .field("limit", &self.limit)
-            .finish_non_exhaustive()
+        f.debug_struct("Fdb").field("capacity", &self.capacity).finish_non_exhaustive()
     }
-}
-
-fn pack(location: Location, second: u32) -> u64 {
-    u64::from(location.to_word()) << 32 | u64::from(second)
-}
-
-fn unpack(value: u64) -> (Location, u32) {
-    (Location::from_word((value >> 32) as u32), value as u32)
-}
-
-/// The coarse clock of the table: whole seconds.
-pub(crate) fn seconds(now: Duration) -> u32 {
-    now.as_secs().min(u64::from(u32::MAX)) as u32
 }
 
 impl Fdb {
-    pub(crate) fn new(limit: usize, ageing: Option<Duration>, seed: u64) -> Self {
-        let limit = limit.min(MAX_LIMIT);
-        let buckets = (limit * 2).div_ceil(WAYS).next_power_of_two().max(2);
-        Self {
-            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
-            seed,
-            limit,
-            ageing: ageing.map_or(NEVER, |ageing| seconds(ageing).into()),
-            len: AtomicUsize::new(0),
-            swept: AtomicUsize::new(0),
-            writer: Mutex::new(()),
+    /// Makes an empty table for `capacity` entries, 1 to [`MAX_CAPACITY`].
+    ///
+    /// There is nearly always room for some more. Memory is 23 bytes for each entry that it is made for, and 16 for each
+    /// place in use; the system gives it when it is used first.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another capacity.
+    pub fn new(capacity: usize) -> Result<Self, Error> {
+        Self::with_names(capacity, MAX_DOMAIN, DEFAULT_PLACES)
+    }
+
+    /// As [`Fdb::new`], for so many domains (up to 65,535) and places (up to 16,777,214) at a time; those that were
+    /// dropped and not swept yet count, too. The default is 65,535 and 1,048,576.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for other numbers.
+    pub fn with_names(capacity: usize, domains: u32, places: u32) -> Result<Self, Error> {
+        if !(1..=MAX_CAPACITY).contains(&capacity) {
+            return Err(Error::invalid(
+                "FDB capacity",
+                capacity.to_string(),
+                "1 to 1048576 entries",
+            ));
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-
-    /// The hash that chooses the first bucket of a MAC.
-    #[inline]
-    fn first_hash(&self, mac: MacNumber) -> u64 {
-        // The seed is no factor: there are unlucky ones, such as those near zero and minus one.
-        mix(mac.get() ^ self.seed, FACTORS[0])
-    }
-
-    /// The hash that chooses the second one, which can be the same: hashed again, for MACs that count up can share the
-    /// bits of one multiplication.
-    #[inline]
-    fn second_hash(&self, first: u64) -> u64 {
-        mix(first ^ self.seed.rotate_left(32), FACTORS[1])
-    }
-
-    #[inline]
-    fn bucket(&self, hash: u64) -> &Bucket {
-        &self.buckets[(hash >> 32) as usize & (self.buckets.len() - 1)]
-    }
-
-    /// Finds the place of a MAC and its value. Safe against concurrent writers.
-    #[inline]
-    fn find(&self, mac: MacNumber) -> Option<(&Entry, u64)> {
-        let hash = self.first_hash(mac);
-        let found = self.bucket(hash).find(mac);
-        // The second is rarely needed, and only then worked out.
-        if found.is_some() { found } else { self.bucket(self.second_hash(hash)).find(mac) }
-    }
-
-    #[inline]
-    fn expired(&self, seen: u32, now: u32) -> bool {
-        u64::from(now) >= u64::from(seen) + self.ageing
-    }
-
-    /// Where a MAC was last seen, unless that is longer ago than the ageing time.
-    #[inline]
-    pub(crate) fn lookup(&self, mac: MacNumber, now: u32) -> Option<Location> {
-        let (_, value) = self.find(mac)?;
-        let (location, seen) = unpack(value);
-        (!self.expired(seen, now)).then_some(location)
-    }
-
-    /// Whether the table has an entry for a MAC, however old.
-    pub(crate) fn contains(&self, mac: MacAddr) -> bool {
-        self.find(mac.into()).is_some()
-    }
-
-    /// Takes note that a frame from `mac` came from `location` if it was known to be there, and says whether it was.
-    #[inline]
-    pub(crate) fn refresh(&self, mac: MacNumber, location: Location, now: u32) -> bool {
-        let Some((entry, value)) = self.find(mac) else { return false };
-        let (known, seen) = unpack(value);
-        if known == location && seen < now {
-            // A failed exchange means that another worker moved, refreshed or removed the entry: its news is as
-            // fresh as ours.
-            let fresh = pack(location, now);
-            let _ =
-                entry.value.compare_exchange(value, fresh, Ordering::Release, Ordering::Relaxed);
+        if !(1..=MAX_DOMAIN).contains(&domains) {
+            return Err(Error::invalid("number of FDB domains", domains.to_string(), "1 to 65535"));
         }
-        known == location
-    }
-
-    /// Takes note that a frame from `mac` came from `location`, wherever it was before.
-    pub(crate) fn learn(&self, mac: MacNumber, location: Location, now: u32) -> Learned {
-        let Ok(_guard) = self.writer.try_lock() else { return Learned::Later };
-        if let Some((entry, value)) = self.find(mac) {
-            let (from, seen) = unpack(value);
-            entry.value.store(pack(location, now), Ordering::Release);
-            return match from {
-                // Another worker was faster.
-                _ if from == location => Learned::Known,
-                // An entry past its time was as good as gone: finding the MAC elsewhere is no move.
-                _ if self.expired(seen, now) => Learned::New,
-                from => Learned::Moved { from },
-            };
+        if !(1..=MAX_PLACE).contains(&places) {
+            return Err(Error::invalid(
+                "number of FDB places",
+                places.to_string(),
+                "1 to 16777214",
+            ));
         }
-        if self.len() >= self.limit {
-            return Learned::Full;
-        }
-        let used = |bucket: &&Bucket| {
-            bucket.0.iter().filter(|e| e.key.load(Ordering::Relaxed) != 0).count()
-        };
-        // The emptier of the two buckets, the first if they are equal, keeps both from filling up.
-        let hash = self.first_hash(mac);
-        let buckets = [self.bucket(hash), self.bucket(self.second_hash(hash))];
-        let bucket = buckets.into_iter().min_by_key(used);
-        let free =
-            |bucket: &'_ Bucket| bucket.0.iter().position(|e| e.key.load(Ordering::Relaxed) == 0);
-        let Some((bucket, place)) = bucket.and_then(|bucket| Some((bucket, free(bucket)?))) else {
-            return Learned::Full;
-        };
-        let entry = &bucket.0[place];
-        entry.value.store(pack(location, now), Ordering::Release);
-        entry.key.store(mac.get() | USED, Ordering::Release);
-        self.len.fetch_add(1, Ordering::Relaxed);
-        Learned::New
+        let table = Table::new(capacity, random_seed());
+        Ok(Self {
+            claims: Claims::new(table.len() * WAYS),
+            table,
+            names: Arc::new(Names::new(domains, places)),
+            capacity,
+            hand: AtomicU64::new(0),
+            swept: AtomicU64::new(0),
+            cleaned: AtomicU64::new(0),
+            clean_at: AtomicU64::new(0),
+        })
     }
 
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        // The lock guards no value that a panic could leave half-written: each entry is one store.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The number of entries that it was made for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
     }
 
-    /// Removes the entry of one MAC, if there is one.
-    pub(crate) fn forget(&self, mac: MacAddr) {
-        let _guard = self.lock();
-        if let Some((entry, _)) = self.find(mac.into()) {
-            entry.key.store(0, Ordering::Release);
-            self.len.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// Size of the table in bytes, without the names.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.table.bytes()
     }
 
-    /// Removes every entry for which `remove` says so and hands it to `removed`.
-    pub(crate) fn remove_if(
+    /// Adds a domain, without entries. `label` is what [`Removed::domain`] will say. `None` when all names are in use.
+    ///
+    /// The ageing time is cut to what is possible.
+    #[must_use]
+    pub fn add_domain(&self, limits: Limits, label: u64) -> Option<Domain> {
+        self.with_a_sweep(|| Domain::new(&self.names, limits, label))
+    }
+
+    /// Adds a place, without entries. `label` is what [`Fdb::lookup`] and the rest will say. `None` when all names are
+    /// in use.
+    #[must_use]
+    pub fn add_place(&self, label: u32) -> Option<Place> {
+        self.with_a_sweep(|| Place::new(&self.names, label))
+    }
+
+    /// Tries once more after a sweep if the names have run out.
+    fn with_a_sweep<T>(&self, add: impl Fn() -> Option<T>) -> Option<T> {
+        add().or_else(|| {
+            self.sweep_retired();
+            add()
+        })
+    }
+
+    /// The label of the place where a MAC address was last seen, unless that is longer ago than the ageing time.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, domain: &Domain, mac: MacAddr, second: u32) -> Option<u32> {
+        self.lookup_number(domain, mac.into(), second)
+    }
+
+    #[inline]
+    pub(crate) fn lookup_number(
         &self,
-        now: u32,
-        remove: impl FnMut(&LearnedEntry) -> bool,
-        removed: impl FnMut(LearnedEntry),
-    ) {
-        self.remove_from(&self.buckets, now, remove, removed);
+        domain: &Domain,
+        mac: MacNumber,
+        second: u32,
+    ) -> Option<u32> {
+        let key = domain.key(mac.get());
+        self.confirm(self.table.find(key, self.table.hash(key))?, key, domain, second)
     }
 
-    fn remove_from(
+    /// The label of the entry of `key`, if that is what the slot holds.
+    #[inline(always)]
+    fn confirm(&self, slot: Slot<'_>, key: u64, domain: &Domain, second: u32) -> Option<u32> {
+        let (read, value, label) = slot.read_with(|place| self.names.label(place))?;
+        if read == key && value.age(second) < domain.ageing() { label } else { None }
+    }
+
+    /// [`Fdb::lookup`] of many addresses, which waits for the memory of all of them at once: `found[n]` is for
+    /// `macs[n]`.
+    ///
+    /// # Panics
+    /// When the slices are not of one length.
+    pub fn lookup_batch(
         &self,
-        buckets: &[Bucket],
-        now: u32,
-        mut remove: impl FnMut(&LearnedEntry) -> bool,
-        mut removed: impl FnMut(LearnedEntry),
+        domain: &Domain,
+        macs: &[MacAddr],
+        second: u32,
+        found: &mut [Option<u32>],
     ) {
-        let _guard = self.lock();
-        for entry in buckets.iter().flat_map(|bucket| &bucket.0) {
-            if let Some(learned) = read(entry, now)
-                && remove(&learned)
-            {
-                entry.key.store(0, Ordering::Release);
-                self.len.fetch_sub(1, Ordering::Relaxed);
-                removed(learned);
-            }
+        assert_eq!(macs.len(), found.len(), "a place to put each answer");
+        for (macs, found) in macs.chunks(AHEAD).zip(found.chunks_mut(AHEAD)) {
+            self.lookup_chunk(domain, macs, second, found);
         }
     }
 
-    /// Removes entries that were not refreshed for the ageing time from a part of the table, so large that calls once
-    /// a second go through all of it in an eighth of the ageing time. Lookups do not trust such entries in any case.
-    pub(crate) fn age(&self, now: u32, removed: impl FnMut(LearnedEntry)) {
-        if self.ageing == NEVER || self.len() == 0 {
-            return;
+    #[inline]
+    fn lookup_chunk(
+        &self,
+        domain: &Domain,
+        macs: &[MacAddr],
+        second: u32,
+        found: &mut [Option<u32>],
+    ) {
+        let buckets = self.table.buckets();
+        let (mut keys, mut hashes) = ([0; AHEAD], [0; AHEAD]);
+        for ((mac, key), hash) in macs.iter().zip(&mut keys).zip(&mut hashes) {
+            *key = domain.key(mac.to_u64());
+            *hash = self.table.hash(*key);
+            prefetch_index(buckets, self.table.first(*hash));
         }
-        let calls = (self.ageing / 8).clamp(1, MAX_SWEEP_SECONDS) as usize;
-        let part = self.buckets.len().div_ceil(calls);
-        let start = self.swept.load(Ordering::Relaxed) % self.buckets.len();
-        let end = (start + part).min(self.buckets.len());
-        self.swept.store(end, Ordering::Relaxed);
-        let old = |entry: &LearnedEntry| u64::from(entry.age) >= self.ageing;
-        self.remove_from(&self.buckets[start..end], now, old, removed);
-    }
-
-    /// Entries that have not aged out, in no order.
-    pub(crate) fn list(&self, now: u32) -> Vec<LearnedEntry> {
-        let _guard = self.lock();
-        let entries = self.buckets.iter().flat_map(|bucket| &bucket.0);
-        entries
-            .filter_map(|entry| read(entry, now))
-            .filter(|entry| u64::from(entry.age) < self.ageing)
-            .collect()
-    }
-}
-
-/// Reads a place under the writer lock.
-fn read(entry: &Entry, now: u32) -> Option<LearnedEntry> {
-    let key = entry.key.load(Ordering::Relaxed);
-    if key == 0 {
-        return None;
-    }
-    let (location, seen) = unpack(entry.value.load(Ordering::Relaxed));
-    Some(LearnedEntry {
-        mac: MacAddr::from_u64(key & !USED),
-        location,
-        age: now.saturating_sub(seen),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::segment::{PortId, VtepId};
-
-    fn mac(n: u64) -> MacNumber {
-        MacAddr::from_u64(0x0200_0000_0000 | n).into()
-    }
-
-    fn port(n: u32) -> Location {
-        Location::Port(PortId(n))
-    }
-
-    fn vtep(n: u32) -> Location {
-        Location::Vtep(VtepId(n))
-    }
-
-    fn fdb(limit: usize) -> Fdb {
-        Fdb::new(limit, Some(Duration::from_secs(300)), 42)
-    }
-
-    #[test]
-    fn learns_finds_and_moves() {
-        let fdb = fdb(16);
-        assert_eq!(fdb.lookup(mac(1), 0), None);
-        assert_eq!(fdb.learn(mac(1), port(1), 0), Learned::New);
-        assert!(fdb.refresh(mac(1), port(1), 0));
-        assert!(!fdb.refresh(mac(1), vtep(1), 0) && !fdb.refresh(mac(2), port(1), 0));
-        assert_eq!(fdb.learn(mac(1), vtep(1), 5), Learned::Moved { from: port(1) });
-        assert_eq!(fdb.lookup(mac(1), 5), Some(vtep(1)));
-        assert_eq!(fdb.len(), 1);
-    }
-
-    #[test]
-    fn a_forgotten_mac_leaves_its_place_to_others() {
-        let fdb = fdb(1);
-        fdb.learn(mac(1), port(1), 0);
-        fdb.forget(mac(2).into());
-        assert_eq!(fdb.lookup(mac(1), 0), Some(port(1)));
-        fdb.forget(mac(1).into());
-        assert_eq!((fdb.lookup(mac(1), 0), fdb.len()), (None, 0));
-        assert_eq!(fdb.learn(mac(2), port(1), 0), Learned::New);
-    }
-
-    #[test]
-    fn an_entry_lives_for_the_ageing_time_after_its_last_frame() {
-        let fdb = fdb(16);
-        fdb.learn(mac(1), port(1), 0);
-        assert!(fdb.refresh(mac(1), port(1), 200));
-        assert_eq!(fdb.lookup(mac(1), 499), Some(port(1)));
-        assert_eq!(
-            fdb.lookup(mac(1), 500),
-            None,
-            "a lookup does not trust it even before it is swept"
-        );
-        let mut aged = Vec::new();
-        for _ in 0..MAX_SWEEP_SECONDS {
-            fdb.age(500, |entry| aged.push(entry.mac));
-        }
-        assert_eq!((aged, fdb.len()), (vec![mac(1).into()], 0));
-    }
-
-    #[test]
-    fn without_ageing_nothing_is_forgotten() {
-        let fdb = Fdb::new(4, None, 1);
-        fdb.learn(mac(1), port(1), 0);
-        fdb.age(u32::MAX, |_| panic!("aged"));
-        assert_eq!(fdb.lookup(mac(1), u32::MAX), Some(port(1)));
-    }
-
-    #[test]
-    fn the_limit_is_hard_and_known_macs_still_move() {
-        let fdb = fdb(100);
-        for n in 0..100 {
-            assert_eq!(fdb.learn(mac(n), port(1), 0), Learned::New, "{n}");
-        }
-        assert_eq!(fdb.learn(mac(100), port(1), 0), Learned::Full);
-        assert_eq!(fdb.learn(mac(7), port(2), 0), Learned::Moved { from: port(1) });
-        assert_eq!(fdb.len(), 100);
-    }
-
-    #[test]
-    fn a_table_takes_nearly_all_entries_up_to_its_limit() {
-        // Two choices of four-entry buckets at no more than half load: overflow is possible but rare.
-        let fdb = fdb(50_000);
-        let refused =
-            (0..50_000).filter(|n| fdb.learn(mac(*n), port(1), 0) != Learned::New).count();
-        assert!(refused < 50, "{refused} of 50,000 found no place");
-    }
-
-    #[test]
-    fn whatever_the_seed_macs_that_count_up_find_a_place() {
-        let unlucky = [0, 1, u64::MAX, 1 << 63, 0xebfc_f700_0000_0000, 17_004_887_680_795_936_544];
-        for seed in
-            unlucky.into_iter().chain((0..2000).map(|n: u64| n.wrapping_mul(0x0123_4567_89ab_cdef)))
+        let (mut elsewhere, mut left) = ([0_u8; AHEAD], 0);
+        for (index, (found, (key, hash))) in
+            found.iter_mut().zip(keys.iter().zip(&hashes)).enumerate()
         {
-            let fdb = Fdb::new(64, None, seed);
-            for n in 0..40 {
-                assert_eq!(fdb.learn(mac(n), port(1), 0), Learned::New, "seed {seed}, MAC {n}");
+            match find_in(buckets, self.table.first(*hash), *key) {
+                Some(slot) => *found = self.confirm(slot, *key, domain, second),
+                None => {
+                    prefetch_index(buckets, self.table.second(*hash));
+                    elsewhere[left] = index as u8;
+                    left += 1;
+                }
             }
+        }
+        for index in &elsewhere[..left] {
+            let index = usize::from(*index);
+            let slot = find_in(buckets, self.table.second(hashes[index]), keys[index]);
+            found[index] = slot.and_then(|slot| self.confirm(slot, keys[index], domain, second));
         }
     }
 
-    #[test]
-    fn concurrent_readers_never_see_another_macs_location() {
-        let fdb = fdb(64);
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                for round in 0..20_000_u64 {
-                    let n = round % 97;
-                    fdb.learn(mac(n), vtep(n as u32), 0);
-                    if round % 3 == 0 {
-                        fdb.remove_if(0, |entry| entry.mac == mac((round * 7) % 97).into(), |_| ());
-                    }
-                }
-            });
-            while !writer.is_finished() {
-                for n in 0..97 {
-                    if let Some(found) = fdb.lookup(mac(n), 0) {
-                        assert_eq!(found, vtep(n as u32));
-                    }
-                }
-            }
-        });
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Learn(u64, Location),
-        Wait(u32),
-        Sweep,
-        Flush(Location),
-    }
-
-    fn location() -> impl Strategy<Value = Location> {
-        prop_oneof![(0_u32..4).prop_map(port), (0_u32..4).prop_map(vtep)]
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            8 => (0_u64..40, location()).prop_map(|(n, l)| Step::Learn(n, l)),
-            2 => (0_u32..200).prop_map(Step::Wait),
-            1 => Just(Step::Sweep),
-            1 => location().prop_map(Step::Flush),
-        ]
-    }
-
-    proptest! {
-        /// The table behaves as a plain map with timestamps.
-        #[test]
-        fn agrees_with_a_naive_map(steps in prop::collection::vec(step(), 0..200), seed: u64) {
-            let fdb = Fdb::new(64, Some(Duration::from_secs(300)), seed);
-            let mut model: HashMap<u64, (Location, u32)> = HashMap::new();
-            let mut now = 0;
-            for step in steps {
-                match step {
-                    Step::Learn(n, location) => {
-                        if !fdb.refresh(mac(n), location, now) {
-                            fdb.learn(mac(n), location, now);
-                        }
-                        model.insert(n, (location, now));
-                    }
-                    Step::Wait(seconds) => now += seconds,
-                    Step::Sweep => (0..MAX_SWEEP_SECONDS).for_each(|_| fdb.age(now, |_| ())),
-                    Step::Flush(location) => {
-                        fdb.remove_if(now, |entry| entry.location == location, |_| ());
-                        model.retain(|_, (at, _)| *at != location);
-                    }
-                }
-                model.retain(|_, (_, seen)| now - *seen < 300);
-                for n in 0..40 {
-                    prop_assert_eq!(fdb.lookup(mac(n), now), model.get(&n).map(|(at, _)| *at));
-                }
-                prop_assert_eq!(fdb.list(now).len(), model.len());
-            }
-        }
+    /// Has the memory that a lookup of `mac` reads first be brought into the cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, domain: &Domain, mac: MacNumber) {
+        let hash = self.table.hash(domain.key(mac.get()));
+        self.table.prefetch(self.table.first(hash));
     }
 }

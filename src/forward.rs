@@ -17,7 +17,7 @@ use crate::coalesce::Coalescer;
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
 use crate::event::Event;
-use crate::fdb::{Learned, seconds};
+use crate::fdb::{Learned, Place, Removed, seconds};
 use crate::gso::Chunk;
 use crate::hash::mix;
 use crate::offload::Offloads;
@@ -214,19 +214,32 @@ fn detached(batch: &Batch, counters: &WorkerCounters) {
     tally.flush(counters);
 }
 
-/// Learns that `mac` is at `location`, reports what is new, and says whether nothing is.
+/// Where a frame came from: as entries have it, and as the rest has it.
+#[derive(Clone, Copy)]
+struct At {
+    place: u32,
+    location: Location,
+}
+
+impl At {
+    fn new(place: Option<&Place>, location: Location) -> Option<Self> {
+        Some(Self { place: place?.number(), location })
+    }
+}
+
+/// Learns that `mac` is at `at`, reports what is new, and says whether nothing is.
 #[inline]
 fn learn(
     context: &Context<'_>,
     segment: SegmentId,
     bridge: &Bridge,
-    (mac, location): (MacNumber, Location),
+    (mac, at): (MacNumber, At),
     news: &mut u32,
     output: &mut Output,
 ) -> bool {
-    let known = bridge.fdb.refresh(mac, location, context.second);
+    let known = bridge.fdb.refresh(&bridge.domain, mac, at.place, context.second);
     if !known && *news > 0 {
-        learn_news(context, segment, bridge, (mac, location), news, output);
+        learn_news(context, segment, bridge, (mac, at), news, output);
     }
     known
 }
@@ -236,25 +249,37 @@ fn learn_news(
     context: &Context<'_>,
     segment: SegmentId,
     bridge: &Bridge,
-    (mac, location): (MacNumber, Location),
+    (mac, at): (MacNumber, At),
     news: &mut u32,
     output: &mut Output,
 ) {
     // Refusals cost as much as news.
     *news -= 1;
-    let learned = bridge.fdb.learn(mac, location, context.second);
+    let (tables, counters) = (context.tables, context.counters);
+    let mut removed = |removed: Removed| {
+        let (segment, mac) = (SegmentId::from_word(removed.domain), removed.mac);
+        if removed.expired {
+            output.event(Event::Aged { segment, mac });
+        } else {
+            counters.evicted.add(1);
+            output.event(Event::Evicted { segment, mac });
+        }
+    };
+    let learned =
+        bridge.fdb.learn_news(&bridge.domain, mac, at.place, context.second, &mut removed);
     let mac = mac.into();
     match learned {
         Learned::Known | Learned::Later => {}
-        Learned::Full => context.counters.learning_refused.add(1),
+        Learned::Full => counters.learning_refused.add(1),
+        Learned::MovedAlready => counters.moves_refused.add(1),
         Learned::New => {
-            if let Some(at) = context.tables.destination(location) {
+            if let Some(at) = tables.destination(at.location) {
                 output.event(Event::Learned { segment, mac, at });
             }
         }
         Learned::Moved { from } => {
-            if let Some(to) = context.tables.destination(location) {
-                let from = context.tables.destination(from);
+            if let Some(to) = tables.destination(at.location) {
+                let from = tables.destination(Location::from_word(from));
                 output.event(Event::Moved { segment, mac, from, to });
             }
         }

@@ -40,7 +40,7 @@
 //! |---|---|---|
 //! | 4 running (feature `io`, Linux) | [`Dataplane`], [`Control`], [`Worker`], [`Device`] | devices, sockets, threads, the clock |
 //! | 3 forwarding | [`Forwarder`], [`Batch`], [`Output`], [`gso`] | what to do with a batch of frames |
-//! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`NextHop`], [`fib`], [`Publisher`], [`mtu`] | where frames go |
+//! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`NextHop`], [`fib`], [`fdb`], [`Publisher`], [`mtu`] | where frames go |
 //! | 1 bytes | [`wire`] | what frames mean |
 //!
 //! Layers 1 to 3 are a function from frames, tables and a time to descriptors. Without default features they are all
@@ -113,7 +113,7 @@ mod dataplane;
 mod drop_reason;
 mod error;
 mod event;
-mod fdb;
+pub mod fdb;
 pub mod fib;
 mod forward;
 pub mod gso;
@@ -175,10 +175,13 @@ pub mod limits {
     pub use crate::change::{MAX_DISCOVERED, MAX_ENTRIES, MAX_SEGMENTS};
     #[cfg(all(feature = "io", target_os = "linux"))]
     pub use crate::config::MAX_SOURCE_PORTS;
-    pub use crate::fdb::MAX_LIMIT as MAX_FDB_LIMIT;
+    pub use crate::fdb::{
+        DEFAULT_AGEING, DEFAULT_CAPACITY as DEFAULT_FDB_CAPACITY,
+        DEFAULT_LIMIT as DEFAULT_FDB_LIMIT, MAX_AGEING, MAX_CAPACITY as MAX_FDB_CAPACITY,
+    };
     pub use crate::next_hop::{MAX_GROUPS, MAX_MEMBERS, MAX_WEIGHT};
     pub use crate::output::MAX_OUTPUT;
-    pub use crate::segment::{DEFAULT_AGEING, DEFAULT_FDB_LIMIT, FLANNEL_UDP_PORT, MAX_FLOOD};
+    pub use crate::segment::{FLANNEL_UDP_PORT, MAX_FLOOD};
     pub use crate::tables::MAX_WORKERS;
 }
 

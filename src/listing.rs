@@ -1,16 +1,16 @@
 //! What the tables hold, as plain data for people and agents.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::Error;
 use crate::change::{Change, MAX_DISCOVERED};
 use crate::counters::WorkerCounters;
-use crate::fdb::seconds;
+use crate::fdb::{Place, seconds};
 use crate::fib::Prefix;
 use crate::next_hop::{Group, GroupId, Hop, NextHop, Share};
 use crate::segment::{Destination, Location, PortId, SegmentId};
+use crate::source_key::SourceKey;
 use crate::stats::{PortStats, SegmentStats, Stats, VtepStats};
 use crate::tables::{SegmentEntry, SegmentTable, Tables};
 use crate::wire::MacAddr;
@@ -122,7 +122,7 @@ impl Tables {
             mtu: entry.mtu,
             open: entry.open,
             ports: entry.ports.to_vec(),
-            peers: addresses(&mut entry.peers.values().copied()),
+            peers: addresses(&mut entry.peers.values().map(|peer| peer.vtep)),
             flood: addresses(
                 &mut entry.bridge().iter().flat_map(|bridge| bridge.flood.iter().copied()),
             ),
@@ -156,13 +156,13 @@ impl Tables {
             .statics
             .iter()
             .filter_map(|(mac, at)| entry((*mac).into(), *at, Origin::Static, None));
-        let learned = bridge.fdb.list(seconds(now));
+        let learned = bridge.fdb.list(&bridge.domain, seconds(now));
         let learned = learned
             .iter()
             .filter(|found| bridge.pinned(found.mac.into()).is_none())
             .filter_map(|found| {
                 let age = Some(Duration::from_secs(u64::from(found.age)));
-                entry(found.mac, found.location, Origin::Learned, age)
+                entry(found.mac, Location::from_word(found.place), Origin::Learned, age)
             });
         let mut entries: Vec<FdbEntry> = statics.chain(learned).collect();
         entries.sort_by_key(|entry| entry.mac);
@@ -237,8 +237,8 @@ impl Tables {
         stats.segments.extend(self.segments.values().map(|segment| SegmentStats {
             id: segment.id,
             traffic: segment.counters.sum(),
-            learned: segment.bridge().map_or(0, |bridge| bridge.fdb.len()),
-            fdb_limit: segment.bridge().map_or(0, |bridge| bridge.fdb.limit()),
+            learned: self.learned(segment),
+            fdb_limit: segment.bridge().map_or(0, |bridge| bridge.domain.limits().entries),
         }));
         stats.ports.sort_by_key(|port| port.id);
         stats.vteps.sort_by_key(|vtep| vtep.address);
@@ -246,22 +246,29 @@ impl Tables {
         stats
     }
 
+    /// Learned entries of a segment. Those that were flushed may wait to be swept; they are counted in the part of the
+    /// table or in the place that was flushed, and that is not the segment's any more.
+    fn learned(&self, segment: &SegmentEntry) -> usize {
+        let Some(bridge) = segment.bridge() else { return 0 };
+        let ports = segment.ports.iter().filter_map(|port| self.port(*port)?.place.as_ref());
+        let peers = segment.peers.values().filter_map(|peer| peer.place.as_ref());
+        bridge.domain.entries().min(ports.chain(peers).map(Place::entries).sum())
+    }
+
     /// Changes that make room in open segments which have discovered many VTEPs: those behind which no MAC address
     /// is known are given up.
     #[must_use]
-    pub fn stale_discoveries(&self, now: Duration) -> Vec<Change> {
+    pub fn stale_discoveries(&self) -> Vec<Change> {
         let mut changes = Vec::new();
         for segment in
             self.segments.values().filter(|segment| segment.discovered.len() > MAX_DISCOVERED / 2)
         {
-            // A routed segment learns nothing, so all of its discoveries can go; they come back with the next datagram.
-            let learned = segment.bridge().map(|bridge| bridge.fdb.list(seconds(now)));
-            let in_use: HashSet<Location> =
-                learned.into_iter().flatten().map(|entry| entry.location).collect();
-            for vtep in &segment.discovered {
-                if let (false, Some(vtep)) =
-                    (in_use.contains(&Location::Vtep(*vtep)), self.vtep_address(*vtep))
-                {
+            for vtep in segment.discovered.iter().filter_map(|vtep| self.vtep_address(*vtep)) {
+                // A routed segment learns nothing, so all of its discoveries can go; they come back with the next
+                // datagram.
+                let peer = segment.peers.get(&SourceKey::from(vtep.ip()));
+                let place = peer.and_then(|peer| peer.place.as_ref());
+                if place.is_none_or(|place| place.entries() == 0) {
                     changes.push(Change::RemovePeer { segment: segment.id, vtep });
                 }
             }

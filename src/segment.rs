@@ -4,17 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::fdb;
+use crate::fdb::{self, DEFAULT_AGEING, DEFAULT_LIMIT, Limits};
 use crate::wire::{Vni, vxlan};
 
 /// UDP port of flannel's udp backend (flannel `pkg/backend/udp`); what to give [`Segment::routed`] to talk to it.
 pub const FLANNEL_UDP_PORT: u16 = 8285;
-
-/// Default ageing time of learned entries, as in Linux's bridge and VXLAN devices (IEEE 802.1Q-2018 table 8-6).
-pub const DEFAULT_AGEING: Duration = Duration::from_secs(300);
-
-/// Default limit of learned entries per bridge segment.
-pub const DEFAULT_FDB_LIMIT: usize = 8_192;
 
 /// Longest flood list of a bridge segment, in VTEPs.
 pub const MAX_FLOOD: usize = 1024;
@@ -26,6 +20,19 @@ pub struct SegmentId {
     pub udp_port: u16,
     /// VXLAN network identifier; `None` for a routed segment.
     pub vni: Option<Vni>,
+}
+
+impl SegmentId {
+    /// As a label of FDB entries, which only bridge segments have.
+    pub(crate) fn to_word(self) -> u64 {
+        let vni = self.vni.map_or(0, Vni::get);
+        u64::from(self.udp_port) << 32 | u64::from(vni)
+    }
+
+    /// The segment of which [`SegmentId::to_word`] made this.
+    pub(crate) fn from_word(word: u64) -> Self {
+        Self { udp_port: (word >> 32) as u16, vni: Vni::new(word as u32).ok() }
+    }
 }
 
 impl fmt::Display for SegmentId {
@@ -101,14 +108,6 @@ impl Location {
         }
     }
 
-    /// The VTEP, if it is one.
-    pub(crate) fn vtep(self) -> Option<VtepId> {
-        match self {
-            Self::Vtep(vtep) => Some(vtep),
-            Self::Port(_) => None,
-        }
-    }
-
     pub(crate) fn from_word(word: u32) -> Self {
         if word & VTEP_BIT == 0 {
             Self::Port(PortId(word))
@@ -145,11 +144,18 @@ pub struct Segment {
     pub open: bool,
     /// Bridge: learn MAC addresses from frames.
     pub learning: bool,
-    /// Bridge: time after which a learned entry that no frame refreshed is forgotten (whole seconds, at least 1);
-    /// `None` means never.
+    /// Bridge: time after which a learned entry that no frame refreshed is forgotten, in whole seconds from 1 to
+    /// [`limits::MAX_AGEING`](crate::limits::MAX_AGEING); `None` means never.
     pub ageing: Option<Duration>,
-    /// Bridge: largest number of learned entries, at most [`limits::MAX_FDB_LIMIT`](crate::limits::MAX_FDB_LIMIT). About 32 bytes of memory each.
+    /// Bridge: largest number of learned entries, at most [`limits::MAX_FDB_CAPACITY`](crate::limits::MAX_FDB_CAPACITY);
+    /// default 8,192. They share the room that all segments have, [`Tables::set_fdb_capacity`](crate::Tables::set_fdb_capacity).
     pub fdb_limit: usize,
+    /// Bridge: largest number of learned entries behind one port or one VTEP; `None`, the default, means no limit of its
+    /// own.
+    pub fdb_port_limit: Option<usize>,
+    /// Bridge: what becomes of a new MAC address at a limit, or when there is no room in the table: with `true`, the
+    /// default, an entry of the port or VTEP that has the most gives way to it, with `false` it is not learned.
+    pub fdb_evict: bool,
     /// Routed: addresses of this node as a router, the sources of ICMP errors; the first of each family is used.
     ///
     /// Not an address of a host behind one of the ports: hosts drop what claims to come from themselves. Without one,
@@ -166,7 +172,9 @@ impl Segment {
             open: false,
             learning: true,
             ageing: Some(DEFAULT_AGEING),
-            fdb_limit: DEFAULT_FDB_LIMIT,
+            fdb_limit: DEFAULT_LIMIT,
+            fdb_port_limit: None,
+            fdb_evict: true,
             addresses: Vec::new(),
         }
     }
@@ -194,6 +202,16 @@ impl Segment {
         SegmentId { udp_port: self.udp_port, vni }
     }
 
+    /// What holds for its learned entries.
+    pub(crate) fn fdb_limits(&self) -> Limits {
+        Limits {
+            entries: self.fdb_limit,
+            entries_per_place: self.fdb_port_limit,
+            evict: self.fdb_evict,
+            ageing: self.ageing,
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), crate::Error> {
         let wrong = |what, value: String, allowed| Err(crate::Error::invalid(what, value, allowed));
         if self.udp_port == 0 {
@@ -205,11 +223,11 @@ impl Segment {
             return wrong("MTU of a segment", mtu.to_string(), "68 to 65535 bytes");
         }
         if let Some(ageing) = self.ageing
-            && ageing < Duration::from_secs(1)
+            && !(Duration::from_secs(1)..=fdb::MAX_AGEING).contains(&ageing)
         {
-            return wrong("ageing time", format!("{ageing:?}"), "at least one second, or never");
+            return wrong("ageing time", format!("{ageing:?}"), "1 to 262144 seconds, or never");
         }
-        if self.fdb_limit > fdb::MAX_LIMIT {
+        if self.fdb_limit > fdb::MAX_CAPACITY {
             return wrong("FDB limit", self.fdb_limit.to_string(), "0 to 1048576 entries");
         }
         Ok(())

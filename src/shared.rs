@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 use mio::Waker;
 
-use crate::apply::Effect;
 use crate::config::Config;
 use crate::event::Event;
 use crate::io::{PortQueue, UdpSocket};
@@ -70,8 +69,6 @@ pub(crate) struct Shared {
     /// The version of the tables that each worker has brought its devices and sockets in step with.
     seen: Mutex<Vec<u64>>,
     caught_up: Condvar,
-    /// Flushes to be done once more when no worker can be learning by older tables any longer.
-    pub(crate) flushes: Mutex<Vec<Effect>>,
     /// Whether the workers run on threads of the dataplane's own.
     pub(crate) threaded: AtomicBool,
     stop: AtomicBool,
@@ -112,7 +109,6 @@ impl Shared {
             lost: Mutex::default(),
             seen: Mutex::new(vec![0; config.workers]),
             caught_up: Condvar::new(),
-            flushes: Mutex::default(),
             threaded: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             events: ArrayQueue::new(config.events),

@@ -50,6 +50,11 @@ pub struct Totals {
     /// Times that a MAC address was not learned because the FDB was full, at most 32 a batch; frames are forwarded all the
     /// same.
     pub learning_refused: u64,
+    /// Times that a MAC address did not follow a frame to another place because it had moved in the same second already,
+    /// at most 32 a batch: two stations use one address, or frames loop.
+    pub moves_refused: u64,
+    /// Learned entries that made room for others at a limit, each of the port or VTEP that had the most.
+    pub evicted: u64,
     /// ICMP errors that were not made because of the rate limit.
     pub answers_withheld: u64,
     /// By the number of the reason; those that are missing are zero.
@@ -79,6 +84,8 @@ impl Totals {
         self.delivered += other.delivered;
         self.coalesced += other.coalesced;
         self.learning_refused += other.learning_refused;
+        self.moves_refused += other.moves_refused;
+        self.evicted += other.evicted;
         self.answers_withheld += other.answers_withheld;
         self.drops.resize(self.drops.len().max(other.drops.len()), 0);
         self.drops.iter_mut().zip(&other.drops).for_each(|(drops, n)| *drops += n);
@@ -216,6 +223,11 @@ impl fmt::Display for Stats {
         for (n, text) in [
             (t.coalesced, "frames delivered as part of super-frames"),
             (t.learning_refused, "MAC addresses not learned: FDB full"),
+            (
+                t.moves_refused,
+                "moves of MAC addresses not followed: moved in the same second already",
+            ),
+            (t.evicted, "MAC addresses forgotten to make room"),
             (t.answers_withheld, "ICMP errors withheld"),
             (self.socket_overflows, "datagrams lost in full receive buffers"),
             (self.events_lost, "events lost"),

@@ -14,3 +14,14 @@ pub(crate) use loom::sync::{
     Arc, Mutex, MutexGuard,
     atomic::{AtomicU64, Ordering},
 };
+
+/// Atomic words that are zero, of which the system gives each page only when it is written to first.
+#[cfg(not(overplane_loom))]
+pub(crate) fn zeroed_words(words: usize) -> Box<[AtomicU64]> {
+    bytemuck::zeroed_slice_box(words)
+}
+
+#[cfg(overplane_loom)]
+pub(crate) fn zeroed_words(words: usize) -> Box<[AtomicU64]> {
+    (0..words).map(|_| AtomicU64::new(0)).collect()
+}

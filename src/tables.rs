@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::Error;
 use crate::counters::{PerWorker, TrafficCounters, WorkerCounters};
-use crate::fdb::Fdb;
+use crate::fdb::{self, Domain, Fdb, Place};
 use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
 use crate::next_hop::NextHops;
@@ -29,20 +29,21 @@ use crate::wire::vxlan::ReservedBits;
 pub const MAX_WORKERS: usize = 64;
 
 /// A port as forwarding sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PortEntry {
     pub(crate) id: PortId,
     pub(crate) name: String,
     pub(crate) segment: SegmentId,
     /// Whether the device takes a vnet header: unfinished checksums and super-frames can be handed to it.
     pub(crate) offload: bool,
-    pub(crate) counters: PerWorker<TrafficCounters>,
+    /// What learned entries behind it are at, in a bridge segment.
+    pub(crate) place: Option<Place>,
+    pub(crate) counters: Arc<PerWorker<TrafficCounters>>,
 }
 
 /// A VTEP as forwarding sees it.
 #[derive(Debug)]
 pub(crate) struct VtepEntry {
-    pub(crate) id: VtepId,
     pub(crate) address: SocketAddr,
     pub(crate) counters: PerWorker<TrafficCounters>,
 }
@@ -51,7 +52,9 @@ pub(crate) struct VtepEntry {
 #[derive(Clone, Debug)]
 pub(crate) struct Bridge {
     pub(crate) learning: bool,
+    /// The table of all segments, and the part of it that is this one's.
     pub(crate) fdb: Arc<Fdb>,
+    pub(crate) domain: Arc<Domain>,
     pub(crate) statics: Shards<MacNumber, Location>,
     pub(crate) flood: SmallVec<[VtepId; 8]>,
 }
@@ -66,7 +69,8 @@ impl Bridge {
     /// Where a MAC address is, by a static entry or as learned.
     #[inline]
     pub(crate) fn lookup(&self, mac: MacNumber, second: u32) -> Option<Location> {
-        self.pinned(mac).or_else(|| self.fdb.lookup(mac, second))
+        self.pinned(mac)
+            .or_else(|| self.fdb.lookup_number(&self.domain, mac, second).map(Location::from_word))
     }
 }
 
@@ -98,6 +102,14 @@ impl Mentions {
     }
 }
 
+/// A VTEP from which a segment accepts datagrams.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) vtep: VtepId,
+    /// What learned entries behind it are at, in a bridge segment.
+    pub(crate) place: Option<Place>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum SegmentTable {
     Bridge(Bridge),
@@ -119,7 +131,7 @@ pub(crate) struct SegmentEntry {
     pub(crate) discovered: SmallVec<[VtepId; 4]>,
     /// Every VTEP from which datagrams are accepted, by underlay address: the source port tells nothing, it is
     /// entropy. Follows from all that names VTEPs in this segment.
-    pub(crate) peers: Shards<SourceKey, VtepId>,
+    pub(crate) peers: Shards<SourceKey, Peer>,
     pub(crate) counters: Arc<PerWorker<TrafficCounters>>,
 }
 
@@ -150,6 +162,8 @@ pub struct Tables {
     pub(crate) workers: usize,
     pub(crate) seed: u64,
     pub(crate) reserved_bits: ReservedBits,
+    /// Learned entries of all bridge segments.
+    pub(crate) fdb: Arc<Fdb>,
     pub(crate) segments: Shards<SegmentId, Arc<SegmentEntry>>,
     /// UDP ports on which segments receive, with the number of segments.
     pub(crate) udp_ports: Arc<BTreeMap<u16, u32>>,
@@ -183,6 +197,7 @@ impl Tables {
             workers,
             seed,
             reserved_bits: ReservedBits::Refuse,
+            fdb: Arc::new(Fdb::new(fdb::DEFAULT_CAPACITY)?),
             segments: Shards::new(seed),
             udp_ports: Arc::default(),
             ports: Slots::new(),
@@ -196,6 +211,20 @@ impl Tables {
     /// Sets what becomes of VXLAN datagrams with reserved bits set; refused unless this is called.
     pub fn set_reserved_bits(&mut self, reserved_bits: ReservedBits) {
         self.reserved_bits = reserved_bits;
+    }
+
+    /// Sets for how many learned MAC addresses there is room, in all segments together: 1 to
+    /// [`limits::MAX_FDB_CAPACITY`](crate::limits::MAX_FDB_CAPACITY), 65,536 unless this is called. 23 bytes of memory each.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another number, and [`Error::Conflict`] when there are segments already: they have their
+    /// entries in the table before.
+    pub fn set_fdb_capacity(&mut self, entries: usize) -> Result<(), Error> {
+        if !self.segments.is_empty() {
+            return Err(Error::conflict("FDB capacity", "it is set before segments are added"));
+        }
+        self.fdb = Arc::new(Fdb::new(entries)?);
+        Ok(())
     }
 
     #[inline]

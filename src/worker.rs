@@ -26,7 +26,6 @@ use crate::Error;
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::drop_reason::DropReason;
-use crate::fdb::seconds;
 use crate::forward::Forwarder;
 use crate::hash::Seeded;
 use crate::io::{
@@ -36,13 +35,13 @@ use crate::io::{
 use crate::offload::{Offload, Offloads};
 use crate::output::Output;
 use crate::segment::PortId;
-use crate::shared::{Shared, lock};
+use crate::shared::Shared;
 use crate::snapshot::Reader;
 use crate::tables::Tables;
 use crate::trouble::{Place, Troubles};
 use wait::Spinner;
 
-/// Time between ticks: ageing, and a second look at sources that failed.
+/// Time between ticks: a second look at sources that failed, and other chores.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Events taken from the kernel at a time; those left over come with the next poll.
@@ -190,6 +189,8 @@ pub struct Worker {
     /// First source of the next turn, so that none is always last.
     rotation: usize,
     next_tick: Duration,
+    /// Of the first worker.
+    next_sweep: Duration,
     next_discovery: Duration,
     /// Datagrams the kernel has dropped at this worker's sockets.
     overflows: u64,
@@ -220,6 +221,7 @@ impl Worker {
             offloads: Offloads::NONE,
             rotation: 0,
             next_tick: TICK,
+            next_sweep: if index == 0 { TICK } else { Duration::MAX },
             next_discovery: Duration::ZERO,
             overflows: 0,
             attachments: None,
@@ -262,7 +264,10 @@ impl Worker {
         }
         if now >= self.next_tick {
             self.next_tick = now + TICK;
-            self.tick(now);
+            self.tick();
+        }
+        if now >= self.next_sweep {
+            self.sweep(now);
         }
         Ok(match () {
             () if self.shared.stopping() => Turn::Stopped,
@@ -299,7 +304,7 @@ impl Worker {
         let timeout = if self.is_busy() {
             Duration::ZERO
         } else {
-            let tick = self.next_tick.saturating_sub(self.shared.now());
+            let tick = self.next_tick.min(self.next_sweep).saturating_sub(self.shared.now());
             timeout.map_or(tick, |timeout| timeout.min(tick))
         };
         self.spinner
@@ -379,17 +384,21 @@ impl Worker {
         }
     }
 
-    fn tick(&mut self, now: Duration) {
+    /// Goes on with the sweep through the FDB, by one worker for all.
+    fn sweep(&mut self, now: Duration) {
+        let tables = self.reader.value();
+        let pause = self.forwarder.tick(tables, now, |event| self.shared.event(event));
+        self.next_sweep = now + pause;
+    }
+
+    fn tick(&mut self) {
         for source in self.sources.iter_mut().flatten() {
             source.ready |= source.failed;
             self.overflows += source.new_drops();
         }
         self.shared.seats[self.index].overflows.store(self.overflows, Ordering::Relaxed);
         if self.index == 0 {
-            let repeated = std::mem::take(&mut *lock(&self.shared.flushes));
-            repeated.iter().for_each(|flush| flush.run(seconds(now)));
-            self.forwarder.tick(self.reader.value(), now, |event| self.shared.event(event));
-            let stale = self.reader.value().stale_discoveries(now);
+            let stale = self.reader.value().stale_discoveries();
             if !stale.is_empty() {
                 self.apply(stale);
             }

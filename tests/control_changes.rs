@@ -133,10 +133,10 @@ fn errors_say_what_is_wrong_and_what_would_be_right() {
         ),
         (
             tweaked(|s| s.ageing = Some(Duration::from_millis(999))),
-            "ageing time: 999ms is not allowed; allowed: at least one second, or never",
+            "ageing time: 999ms is not allowed; allowed: 1 to 262144 seconds, or never",
         ),
         (
-            tweaked(|s| s.fdb_limit = limits::MAX_FDB_LIMIT + 1),
+            tweaked(|s| s.fdb_limit = limits::MAX_FDB_CAPACITY + 1),
             "FDB limit: 1048577 is not allowed; allowed: 0 to 1048576 entries",
         ),
         (
@@ -346,7 +346,7 @@ fn each_flush_forgets_what_it_names() {
 #[test]
 fn a_thousand_static_entries_go_into_a_large_fdb_at_once() {
     let mut tables = tables();
-    let large = bridge_with(1, |segment| segment.fdb_limit = limits::MAX_FDB_LIMIT);
+    let large = bridge_with(1, |segment| segment.fdb_limit = limits::MAX_FDB_CAPACITY);
     tables.apply(NOW, [Change::AddSegment(large)]).unwrap();
     let mac = |n: u64| MacAddr::from_u64(0x0200_0000_0000 | n);
     // With a sweep of the table for each this would take minutes.

@@ -3,6 +3,9 @@
 #![cfg(overplane_loom)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "loom/fdb.rs"]
+mod fdb;
+
 use loom::sync::Arc;
 use loom::thread::{self, ThreadId};
 use overplane::{Publisher, Reader};

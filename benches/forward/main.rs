@@ -51,6 +51,7 @@ fn vni() -> Vni {
 fn node(segment: Segment) -> (Tables, SegmentId, PortId) {
     let id = segment.id();
     let mut tables = Tables::new(Ipv4Addr::new(192, 0, 2, 1).into(), 1).unwrap();
+    tables.set_fdb_capacity(segment.fdb_limit).unwrap();
     let port = Change::AddPort { segment: id, name: "ovl0".into(), offload: true };
     let ports = tables.apply(NOW, [Change::AddSegment(segment), port]).unwrap();
     (tables, id, ports[0])

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use overplane::wire::vxlan;
-use overplane::{Batch, Change, Forwarder, Output, Prefix, Segment, limits};
+use overplane::{Batch, Change, Forwarder, Output, Prefix, Segment};
 
 use super::{ETHERNET, NOW, Slots, VXLAN, frame, node, put_mac, vni, vtep};
 
@@ -90,7 +90,7 @@ pub(super) fn scale_bridge(criterion: &mut Criterion) {
         let name = if decap { "scale/decap" } else { "scale/encap" };
         each(criterion, name, |size, bench| {
             let mut segment = Segment::bridge(vni());
-            segment.fdb_limit = limits::MAX_FDB_LIMIT;
+            segment.fdb_limit = 131_072;
             let (mut tables, segment, port) = node(segment);
             tables.apply(NOW, [Change::AddPeer { segment, vtep: vtep(2) }]).unwrap();
             let (mut forwarder, mut output) = (Forwarder::new(0), Output::new());

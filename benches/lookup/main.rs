@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "it is a benchmark")]
 
+mod fdb;
 mod fib;
 mod routes;
 
@@ -21,5 +22,10 @@ fn short() -> Criterion {
         .measurement_time(Duration::from_millis(400))
 }
 
-criterion_group! { name = fib; config = short(); targets = fib::v4, fib::v6, fib::update }
-criterion_main!(fib);
+criterion_group! { name = routes_of_packets; config = short(); targets = fib::v4, fib::v6, fib::update }
+criterion_group! {
+    name = addresses_of_frames;
+    config = short();
+    targets = fdb::hit, fdb::miss, fdb::learn, fdb::memory
+}
+criterion_main!(routes_of_packets, addresses_of_frames);

@@ -63,6 +63,7 @@ impl World {
             segment.open = flags & (2 << n) != 0;
             segment.learning = flags & 16 == 0;
             segment.fdb_limit = 8;
+            segment.fdb_evict = flags & 32 == 0;
             segment.ageing = Some(Duration::from_secs(30));
             if flags & 32 != 0 {
                 segment.mtu = Some([68, 600, 9000][n]);

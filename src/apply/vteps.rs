@@ -1,6 +1,5 @@
 //! VTEPs while tables are changed: who names them, and so who is a peer.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -10,9 +9,8 @@ use crate::counters::PerWorker;
 use crate::segment::{Destination, Location, SegmentId, VtepId};
 use crate::slots::MAX_SLOTS;
 use crate::source_key::SourceKey;
-use crate::tables::{KnownVtep, Mentions, SegmentEntry, VtepEntry};
+use crate::tables::{KnownVtep, Mentions, Peer, SegmentEntry, VtepEntry};
 
-use super::effect::{Effect, Flushed};
 use super::{Draft, add};
 
 impl Draft {
@@ -55,10 +53,7 @@ impl Draft {
             ));
         }
         let counters = PerWorker::new(self.tables.workers);
-        let handle = self
-            .tables
-            .vteps
-            .insert_with(|handle| Arc::new(VtepEntry { id: VtepId(handle), address, counters }));
+        let handle = self.tables.vteps.insert_with(|_| Arc::new(VtepEntry { address, counters }));
         let id = VtepId(handle.ok_or(Error::Limit { what: "VTEPs", limit: MAX_SLOTS })?);
         self.tables.vtep_by_address.insert(address, KnownVtep { id, segments: 0 });
         self.perhaps_unnamed.push(id);
@@ -175,8 +170,8 @@ impl Draft {
     /// The VTEPs of a segment that was removed are peers no more.
     pub(super) fn forget_peers(&mut self, id: SegmentId, segment: &SegmentEntry) {
         self.touched.remove(&id);
-        for vtep in segment.peers.values() {
-            self.count_peer(*vtep, |segments| *segments -= 1);
+        for peer in segment.peers.values() {
+            self.count_peer(peer.vtep, |segments| *segments -= 1);
         }
     }
 
@@ -184,10 +179,8 @@ impl Draft {
     /// are peers no more, and drops VTEPs that nothing names any more.
     pub(super) fn settle_peers(&mut self) -> Result<(), Error> {
         for (id, touched) in std::mem::take(&mut self.touched) {
-            let gone = self.settle_segment(id, &touched)?;
-            if let (false, Some(bridge)) = (gone.is_empty(), self.entry(id)?.bridge()) {
-                let effect = Effect::Flush(bridge.fdb.clone(), Flushed::Behind(gone));
-                self.effects.push(effect);
+            for peer in self.settle_segment(id, &touched)? {
+                self.retire(peer.place.as_ref());
             }
         }
         for id in std::mem::take(&mut self.perhaps_unnamed) {
@@ -202,12 +195,8 @@ impl Draft {
     }
 
     /// Settles which of some VTEPs are peers of a segment, and returns those that were and are no more.
-    fn settle_segment(
-        &mut self,
-        id: SegmentId,
-        touched: &[VtepId],
-    ) -> Result<HashSet<VtepId>, Error> {
-        let (mut gone, mut come) = (HashSet::new(), Vec::new());
+    fn settle_segment(&mut self, id: SegmentId, touched: &[VtepId]) -> Result<Vec<Peer>, Error> {
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
         let vteps = self.tables.vteps.clone();
         let key = |vtep: VtepId| {
             vteps.get(vtep.0).map(|entry| (SourceKey::from(entry.address.ip()), entry.address))
@@ -219,16 +208,16 @@ impl Draft {
         for vtep in touched {
             if let Some((key, _)) = key(*vtep)
                 && !named(entry, *vtep)
-                && entry.peers.get(&key) == Some(vtep)
+                && entry.peers.get(&key).is_some_and(|peer| peer.vtep == *vtep)
                 && !entry.discovered.contains(vtep)
             {
-                entry.peers.remove(&key);
-                gone.insert(*vtep);
+                gone.extend(entry.peers.remove(&key));
             }
         }
         for vtep in touched {
             let Some((key, address)) = key(*vtep) else { continue };
-            let before = entry.peers.get(&key).copied();
+            let entry = self.segment(id)?;
+            let before = entry.peers.get(&key).map(|peer| peer.vtep);
             if named(entry, *vtep) {
                 // What the control plane names goes before what was only heard from.
                 entry.discovered.retain(|other| other != vtep && before != Some(*other));
@@ -240,7 +229,7 @@ impl Draft {
                             "the segment names the same address with another UDP port, and a sender is known by its address",
                         ));
                     }
-                    other => gone.extend(other),
+                    _ => {}
                 }
             } else if !entry.discovered.contains(vtep) || before == Some(*vtep) {
                 continue;
@@ -248,14 +237,15 @@ impl Draft {
                 entry.discovered.retain(|other| other != vtep);
                 continue;
             }
-            entry.peers.insert(key, *vtep);
+            let peer = self.peer(id, *vtep)?;
+            gone.extend(self.segment(id)?.peers.insert(key, peer));
             come.push(*vtep);
         }
         for vtep in &come {
             self.count_peer(*vtep, |segments| *segments += 1);
         }
-        for vtep in &gone {
-            self.count_peer(*vtep, |segments| *segments -= 1);
+        for peer in &gone {
+            self.count_peer(peer.vtep, |segments| *segments -= 1);
         }
         Ok(gone)
     }

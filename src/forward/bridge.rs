@@ -5,7 +5,7 @@ use std::mem::take;
 use crate::batch::Batch;
 use crate::drop_reason::DropReason;
 use crate::output::Output;
-use crate::segment::{Location, SegmentId, VtepId};
+use crate::segment::{Location, SegmentId};
 use crate::source_key::SourceKey;
 use crate::tables::{Bridge, PortEntry, SegmentEntry, Tables, VtepEntry};
 use crate::wire::eth::{self, MacNumber};
@@ -13,7 +13,8 @@ use crate::wire::vxlan::{self, DecodeError};
 use crate::wire::{FrameInfo, Vni};
 
 use super::emit::{Targets, recognise};
-use super::{Context, Fate, Forwarder, NEWS_PER_BATCH, Tally, learn};
+use super::lookahead::{prefetch_datagrams, prefetch_frames};
+use super::{At, Context, Fate, Forwarder, NEWS_PER_BATCH, Tally, learn};
 
 /// The addresses of a frame that a bridge forwards.
 #[inline]
@@ -74,6 +75,7 @@ impl Forwarder {
         let mut tally = Tally::default();
         let mut news = NEWS_PER_BATCH;
         let mut recent = Recent::default();
+        prefetch_frames(bridge, batch);
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
             let from = (port, segment, bridge, &mut recent);
@@ -111,9 +113,8 @@ impl Forwarder {
         if recent.source != Some(from) {
             let known = match bridge.pinned(from) {
                 Some(place) if place != here => return Err(DropReason::PinnedSource),
-                None if bridge.learning => {
-                    learn(context, segment.id, bridge, (from, here), news, output)
-                }
+                None if bridge.learning => At::new(port.place.as_ref(), here)
+                    .is_none_or(|at| learn(context, segment.id, bridge, (from, at), news, output)),
                 _ => true,
             };
             recent.saw(from, known);
@@ -157,6 +158,7 @@ impl Forwarder {
             bytes: 0,
             recent: Recent::default(),
         };
+        prefetch_datagrams(context.tables, udp_port, batch);
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
             let fate = if self.coalescer.follow(batch, index, vxlan::HEADER_LEN, output) {
@@ -194,7 +196,7 @@ impl Forwarder {
             })?;
         let origin = origins.find(vni, batch.source_key(index)).ok_or(DropReason::UnknownVni)?;
         let (segment, bridge) = (origin.segment, origin.bridge);
-        match origin.vtep {
+        match origin.at {
             Some(_) => {}
             None => {
                 let source = batch.source(index);
@@ -210,9 +212,8 @@ impl Forwarder {
         let frame = batch.frame_mut(index);
         let (to, from) = addresses(frame)?;
         if origins.recent.source != Some(from) {
-            let there = origin.vtep.map(|vtep| Location::Vtep(vtep.id));
-            let known = match (bridge.pinned(from), there) {
-                (Some(place), there) if Some(place) != there => {
+            let known = match (bridge.pinned(from), origin.at) {
+                (Some(place), at) if at.is_none_or(|at| at.location != place) => {
                     return Err(DropReason::PinnedSource);
                 }
                 (None, Some(there)) if bridge.learning => {
@@ -261,6 +262,8 @@ struct Found<'a> {
     bridge: &'a Bridge,
     /// `None` when the segment does not know the sender.
     vtep: Option<&'a VtepEntry>,
+    /// The same, for learning.
+    at: Option<At>,
 }
 
 /// Finds the origins of datagrams; neighbours in a batch mostly share theirs.
@@ -292,9 +295,10 @@ impl<'a> Origins<'a> {
         self.recent = Recent::default();
         let segment = self.tables.segment(SegmentId { udp_port: self.udp_port, vni: Some(vni) });
         self.last = segment.and_then(|segment| {
-            let vtep: Option<VtepId> = segment.peers.get(&source).copied();
-            let vtep = vtep.and_then(|vtep| self.tables.vtep(vtep));
-            let found = Found { segment, bridge: segment.bridge()?, vtep };
+            let peer = segment.peers.get(&source);
+            let vtep = peer.and_then(|peer| self.tables.vtep(peer.vtep));
+            let at = peer.and_then(|peer| At::new(peer.place.as_ref(), Location::Vtep(peer.vtep)));
+            let found = Found { segment, bridge: segment.bridge()?, vtep, at };
             Some(Origin { vni, source, found })
         });
     }

@@ -1,7 +1,14 @@
-//! The routes of a batch's packets, looked up together: while one lookup waits for memory, others are under way.
+//! Lookups of a whole batch at once: while one waits for memory, others are under way.
+//!
+//! The routes of packets are looked up together. Where frames go by MAC address the lookups come later, one by one, for
+//! each frame can teach what the next one needs; here the memory that they will read is sent for.
 
 use crate::batch::Batch;
 use crate::fib::{Fib, NextHopId};
+use crate::segment::SegmentId;
+use crate::tables::{Bridge, SegmentEntry, Tables};
+use crate::wire::eth::{self, MacNumber};
+use crate::wire::vxlan::{self, ReservedBits};
 
 /// Packets that are looked up together.
 pub(super) const AHEAD: usize = 32;
@@ -41,6 +48,56 @@ fn look_ahead_v6(fib: &Fib, batch: &Batch, first: usize, routes: &mut [Option<Ne
     fib.lookup_batch_v6(&destinations[..count], &mut found[..count]);
     for (place, route) in places[..count].iter().zip(found) {
         routes[*place] = route;
+    }
+}
+
+/// Learned entries of a segment above which it pays to send for them: those of smaller ones are in the cache.
+const LARGE: usize = 2048;
+
+/// Sends for the entries of the addresses in a frame.
+#[inline(always)]
+fn prefetch(bridge: &Bridge, frame: &[u8], last: &mut Option<(MacNumber, MacNumber)>) {
+    let addresses = eth::address_numbers(frame);
+    let Some((to, from)) = addresses.filter(|_| addresses != *last) else { return };
+    bridge.fdb.prefetch(&bridge.domain, to);
+    bridge.fdb.prefetch(&bridge.domain, from);
+    *last = addresses;
+}
+
+/// Sends for what the frames of a batch from a port will be looked up in.
+#[inline]
+pub(super) fn prefetch_frames(bridge: &Bridge, batch: &Batch) {
+    if bridge.domain.entries() > LARGE {
+        let mut last = None;
+        (0..batch.len()).for_each(|index| prefetch(bridge, batch.frame(index), &mut last));
+    }
+}
+
+/// The same for the frames in VXLAN datagrams, if the first of them is of a large segment; others may come with it.
+#[inline]
+pub(super) fn prefetch_datagrams(tables: &Tables, udp_port: u16, batch: &Batch) {
+    let large = |vni| {
+        let segment = tables.segment(SegmentId { udp_port, vni: Some(vni) });
+        segment.and_then(SegmentEntry::bridge).filter(|bridge| bridge.domain.entries() > LARGE)
+    };
+    let vni = |index| vxlan::decode(batch.frame(index), ReservedBits::Ignore).ok();
+    let mut this = if batch.is_empty() { None } else { vni(0) };
+    let mut bridge = this.and_then(large);
+    if bridge.is_none() {
+        return;
+    }
+    let mut last = None;
+    for index in 0..batch.len() {
+        let next = vni(index);
+        if next != this {
+            (this, last) = (next, None);
+            bridge = next.and_then(large);
+        }
+        if let (Some(bridge), Some((_, frame))) =
+            (bridge, batch.frame(index).split_at_checked(vxlan::HEADER_LEN))
+        {
+            prefetch(bridge, frame, &mut last);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::fdb::seconds;
 use crate::output::{Deliver, Transmit};
+use crate::segment::SegmentId;
 use crate::tables::Tables;
 
 use super::Forwarder;
@@ -59,15 +60,11 @@ impl Forwarder {
         counters.dropped(DropReason::Truncated, datagrams);
     }
 
-    /// Forgets learned FDB entries whose time is over and reports each. To be called about once a second, by one
-    /// worker of all.
-    pub fn tick(&self, tables: &Tables, now: Duration, mut report: impl FnMut(Event)) {
-        for segment in tables.segments.values() {
-            if let Some(bridge) = segment.bridge() {
-                bridge.fdb.age(seconds(now), |entry| {
-                    report(Event::Aged { segment: segment.id, mac: entry.mac });
-                });
-            }
-        }
+    /// Forgets learned FDB entries whose time is over, in a part of the table, reports each, and says after how long to
+    /// call again: a second or less. For one worker of all; takes some tens of microseconds at most.
+    pub fn tick(&self, tables: &Tables, now: Duration, mut report: impl FnMut(Event)) -> Duration {
+        tables.fdb.sweep(seconds(now), |removed| {
+            report(Event::Aged { segment: SegmentId::from_word(removed.domain), mac: removed.mac });
+        })
     }
 }

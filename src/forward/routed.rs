@@ -205,7 +205,7 @@ impl Forwarder {
             let key = batch.source_key(index);
             if key != last {
                 let peer = segment.peers.get(&key);
-                (last, sender) = (key, peer.and_then(|vtep| context.tables.vtep(*vtep)));
+                (last, sender) = (key, peer.and_then(|peer| context.tables.vtep(peer.vtep)));
             }
             let from = (sender, segment, routed);
             let fate = match self.unwrap_packet(context, from, batch, index, output) {

@@ -56,10 +56,12 @@ impl Node {
         let now = Duration::ZERO;
         let with_mtu = |mut segment: Segment| {
             (segment.mtu, segment.fdb_limit) = (mtu, segment.fdb_limit.min(64));
+            // Which of several entries gives way depends on the seed of the table, which is each twin's own.
+            segment.fdb_evict = false;
             segment
         };
         let mut open = bridge(2);
-        (open.open, open.fdb_limit) = (true, 6);
+        (open.open, open.fdb_limit, open.fdb_evict) = (true, 6, false);
         for segment in [bridge(1), open, Segment::routed(ROUTED)].map(with_mtu) {
             let id = segment.id();
             let port = |offload| Change::AddPort { segment: id, name: "port".into(), offload };

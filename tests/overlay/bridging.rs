@@ -133,7 +133,7 @@ fn ports_of_one_segment_switch_locally() {
 
 #[test]
 fn a_full_fdb_goes_on_flooding() {
-    let small = bridge_with(1, |segment| segment.fdb_limit = 4);
+    let small = bridge_with(1, |segment| (segment.fdb_limit, segment.fdb_evict) = (4, false));
     let (mut network, ports) = Network::mesh(2, &small, false);
     for n in 1..=20 {
         network.send(1, ports[0], &udp(host(n), host(99), b"one of many"));

@@ -6,7 +6,7 @@ mod segment;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use overplane::limits::{MAX_SLOTS, MAX_WORKERS};
+use overplane::limits::{MAX_FDB_CAPACITY, MAX_SLOTS, MAX_WORKERS};
 use overplane::wire::vxlan::ReservedBits;
 use overplane::{Config, ParseOffloadsError};
 use toml::Spanned;
@@ -18,6 +18,7 @@ use crate::plan::{self, Plan};
 const DATAPLANE: &[&str] = &[
     "local",
     "workers",
+    "fdb_capacity",
     "batch",
     "source_ports",
     "receive_buffer",
@@ -84,6 +85,7 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<
         *target = value.map_or(*target, |value| value as usize);
     };
     number("workers", 1..=MAX_WORKERS as u64, &mut config.workers);
+    number("fdb_capacity", 1..=MAX_FDB_CAPACITY as u64, &mut config.fdb_capacity);
     number("batch", 1..=MAX_SLOTS as u64, &mut config.batch);
     number("source_ports", 0..=MAX_SOURCE_PORTS, &mut config.source_ports);
     number("receive_buffer", 4096..=MAX_BUFFER, &mut config.receive_buffer);

@@ -45,7 +45,7 @@ fn the_defaults_in_the_example_are_the_defaults() {
 #[test]
 fn every_option_arrives() {
     let text = r#"
-        dataplane = { local = "fd00::1", workers = 3, batch = 7, source_ports = 0, receive_buffer = 10000, send_buffer = 20000, dont_fragment = false, reserved_bits = "ignore", offload = "checksum,tso", spin = 20 }
+        dataplane = { local = "fd00::1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, receive_buffer = 10000, send_buffer = 20000, dont_fragment = false, reserved_bits = "ignore", offload = "checksum,tso", spin = 20 }
         [[segment]]
         kind = "bridge"
         vni = 0xff
@@ -55,11 +55,14 @@ fn every_option_arrives() {
         learning = false
         ageing = 60
         fdb_limit = 5
+        fdb_port_limit = 4
+        fdb_evict = false
         peers = ["fd00::2", "[fd00::3]:9"]
     "#;
     let Plan { config, segments } = parse("a", text).unwrap();
     assert_eq!(config.local, "fd00::1".parse::<IpAddr>().unwrap());
     assert_eq!((config.workers, config.batch, config.source_ports), (3, 7, 0));
+    assert_eq!(config.fdb_capacity, 1000);
     assert_eq!((config.receive_buffer, config.send_buffer), (10_000, 20_000));
     assert_eq!((config.dont_fragment, config.reserved_bits), (false, ReservedBits::Ignore));
     assert_eq!(config.offloads.to_string(), "checksum,tso");
@@ -68,6 +71,7 @@ fn every_option_arrives() {
     assert_eq!(segment.id().to_string(), "VXLAN 255 on UDP port 8472");
     assert_eq!((segment.mtu, segment.open, segment.learning), (Some(1300), true, false));
     assert_eq!((segment.ageing, segment.fdb_limit), (Some(Duration::from_secs(60)), 5));
+    assert_eq!((segment.fdb_port_limit, segment.fdb_evict), (Some(4), false));
     let peers = ["[fd00::2]:8472", "[fd00::3]:9"].map(|peer| peer.parse().unwrap());
     assert_eq!(segments[0].peers, peers);
 }
@@ -132,7 +136,7 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "9: dataplane.send_buffer: 2.5 is not allowed; allowed: 4096 to 1073741824",
                 "10: dataplane.dont_fragment: \"yes\" is not allowed; allowed: true or false",
                 "11: dataplane.reserved_bits: \"keep\" is not allowed; allowed: \"refuse\" or \"ignore\"",
-                "12: dataplane.batches: unknown key; allowed: local, workers, batch, source_ports, receive_buffer, send_buffer, dont_fragment, reserved_bits, offload, spin",
+                "12: dataplane.batches: unknown key; allowed: local, workers, fdb_capacity, batch, source_ports, receive_buffer, send_buffer, dont_fragment, reserved_bits, offload, spin",
                 "13: dataplane.offload: \"-tos\" is no offload; allowed: auto, off, checksum, tso, uso, coalesce-tcp, coalesce-udp, udp-gso, udp-gro, and each of these with '-' in front after auto",
                 "14: dataplane.spin: 10001 is not allowed; allowed: 0 to 10000",
             ],
@@ -167,7 +171,7 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "6: segment.udp_port: 0 is not allowed; allowed: 1 to 65535",
                 "7: segment.mtu: 67 is not allowed; allowed: 68 to 65535",
                 "8: segment.open: 1 is not allowed; allowed: true or false",
-                "9: segment.ageing: 0 is not allowed; allowed: 1 to 4294967295 seconds, or \"never\"",
+                "9: segment.ageing: 0 is not allowed; allowed: 1 to 262144 seconds, or \"never\"",
                 "10: segment.fdb_limit: 1048577 is not allowed; allowed: 0 to 1048576",
                 "11: segment.learning: \"no\" is not allowed; allowed: true or false",
             ],
@@ -175,7 +179,7 @@ fn errors_name_line_key_and_what_is_allowed() {
         (
             format!("{bridge}ageing = \"soon\""),
             vec![
-                "6: segment.ageing: \"soon\" is not allowed; allowed: 1 to 4294967295 seconds, or \"never\"",
+                "6: segment.ageing: \"soon\" is not allowed; allowed: 1 to 262144 seconds, or \"never\"",
             ],
         ),
         (

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use overplane::limits::{FLANNEL_UDP_PORT, MAX_FDB_LIMIT, MAX_FLOOD};
+use overplane::limits::{FLANNEL_UDP_PORT, MAX_AGEING, MAX_FDB_CAPACITY, MAX_FLOOD};
 use overplane::{Segment, SegmentId, Vni};
 use overplane_lab::Cidr;
 
@@ -13,7 +13,8 @@ use crate::config::reader::{Item, Once, Problems, Section};
 use crate::plan::{self, DEVICE, SegmentPlan, VTEP};
 
 const COMMON: &[&str] = &["kind", "udp_port", "mtu", "open", "peers", "port"];
-const BRIDGE: &[&str] = &["vni", "learning", "ageing", "fdb_limit", "flood", "fdb"];
+const BRIDGE: &[&str] =
+    &["vni", "learning", "ageing", "fdb_limit", "fdb_port_limit", "fdb_evict", "flood", "fdb"];
 const ROUTED: &[&str] = &["route"];
 
 /// Smallest MTU of a link with IPv6 addresses (RFC 8200 §5).
@@ -136,20 +137,28 @@ fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
         segment.learning = learning;
     }
     if let Some(item) = section.get("ageing") {
-        segment.ageing = match item.as_integer(&(1..=u32::MAX.into())) {
+        segment.ageing = match item.as_integer(&(1..=MAX_AGEING.as_secs())) {
             Some(seconds) => Some(Duration::from_secs(seconds)),
             None => {
                 if item.as_text() != Some("never") {
-                    item.refuse("1 to 4294967295 seconds, or \"never\"", problems);
+                    item.refuse("1 to 262144 seconds, or \"never\"", problems);
                 }
                 None
             }
         };
     }
     if let Some(item) = section.get("fdb_limit")
-        && let Some(limit) = item.integer(0..=MAX_FDB_LIMIT as u64, problems)
+        && let Some(limit) = item.integer(0..=MAX_FDB_CAPACITY as u64, problems)
     {
         segment.fdb_limit = limit as usize;
+    }
+    if let Some(item) = section.get("fdb_port_limit")
+        && let Some(limit) = item.integer(0..=MAX_FDB_CAPACITY as u64, problems)
+    {
+        segment.fdb_port_limit = Some(limit as usize);
+    }
+    if let Some(evict) = section.get("fdb_evict").and_then(|item| item.boolean(problems)) {
+        segment.fdb_evict = evict;
     }
     (segment, vni.is_some())
 }
