@@ -92,9 +92,18 @@ impl Sniffer {
         frames
     }
 
-    /// Discards the frames that came so far.
-    pub fn discard(&mut self) {
-        self.collect(Duration::ZERO);
+    /// The frames that came so far.
+    pub fn drain(&mut self) -> Vec<Vec<u8>> {
+        let late = Instant::now() + Duration::from_secs(1);
+        let mut frames = Vec::new();
+        while let Some(frame) = self.next(Duration::ZERO) {
+            frames.push(frame);
+            // More may be coming all the time.
+            if Instant::now() > late {
+                break;
+            }
+        }
+        frames
     }
 
     /// Sends a whole frame, Ethernet header first, out of the link.

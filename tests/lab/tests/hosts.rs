@@ -272,7 +272,7 @@ fn a_bridge_learns_and_a_sniffer_sees_it() -> io::Result<()> {
     // Seen going out too.
     let mut both = Sniffer::open(&hosts[0], "eth0")?;
     let question = frame(1, 0, 3)?;
-    eyes[1].discard();
+    eyes[1].drain();
     eyes[0].inject(&question)?;
     assert!(both.find(time, |seen| seen == question).is_some());
     assert!(eyes[1].find(time, |seen| seen == question).is_some());
