@@ -92,7 +92,7 @@ impl Table {
     /// The bucket that a hash falls on: by its upper half, which is the better mixed.
     #[inline(always)]
     fn bucket_of(&self, hash: u64) -> usize {
-        ((hash >> 32) * self.buckets as u64 >> 32) as usize
+        (((hash >> 32) * self.buckets as u64) >> 32) as usize
     }
 
     /// The hash that chooses the first bucket of a key.
