@@ -271,7 +271,11 @@ fn learn_news(
     match learned {
         Learned::Known | Learned::Later => {}
         Learned::Full => counters.learning_refused.add(1),
-        Learned::MovedAlready => counters.moves_refused.add(1),
+        Learned::MovedAlready => {
+            // This costs a lookup: stations that fight for an address must not use up the others' chances.
+            *news += 1;
+            counters.moves_refused.add(1);
+        }
         Learned::New => {
             if let Some(at) = tables.destination(at.location) {
                 output.event(Event::Learned { segment, mac, at });

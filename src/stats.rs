@@ -50,8 +50,8 @@ pub struct Totals {
     /// Times that a MAC address was not learned because the FDB was full, at most 32 a batch; frames are forwarded all the
     /// same.
     pub learning_refused: u64,
-    /// Times that a MAC address did not follow a frame to another place because it had moved in the same second already,
-    /// at most 32 a batch: two stations use one address, or frames loop.
+    /// Times that a MAC address did not follow a frame to another place because it had moved in the same second already:
+    /// two stations use one address, or frames loop.
     pub moves_refused: u64,
     /// Learned entries that made room for others at a limit, each of the port or VTEP that had the most.
     pub evicted: u64,

@@ -1,5 +1,5 @@
 //! The FDB by itself, shared by threads.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};

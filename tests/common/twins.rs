@@ -255,7 +255,7 @@ fn counts(mut stats: Stats) -> Stats {
         (port.traffic.sent_packets, port.traffic.sent_bytes) = (0, 0);
     }
     for totals in std::iter::once(&mut stats.totals).chain(&mut stats.workers) {
-        (totals.coalesced, totals.learning_refused) = (0, 0);
+        (totals.coalesced, totals.learning_refused, totals.moves_refused) = (0, 0, 0);
     }
     stats
 }

@@ -149,6 +149,34 @@ fn a_full_fdb_goes_on_flooding() {
 }
 
 #[test]
+fn who_floods_a_full_fdb_displaces_its_own() {
+    let small = bridge_with(1, |segment| segment.fdb_limit = 8);
+    let (mut network, ports) = Network::mesh(3, &small, false);
+    network.send(1, ports[0], &udp(host(1), EVERYBODY, b"hello"));
+    for n in 10..60 {
+        network.send(2, ports[1], &udp(host(n), host(99), b"one of many"));
+    }
+    let known = learned(&mut network, 3);
+    assert_eq!(known.len(), 8);
+    assert!(known.contains(&(host(1).mac, vtep(1).into())), "{known:?}");
+    let totals = network.stats(3).totals;
+    assert_eq!((totals.evicted, totals.learning_refused), (43, 0));
+}
+
+#[test]
+fn two_stations_with_one_address_cost_a_move_a_second() {
+    let (mut network, ports) = Network::mesh(3, &bridge_with(1, |_| ()), false);
+    let twin = udp(host(1), EVERYBODY, b"it is me");
+    for _ in 0..10 {
+        network.send(1, ports[0], &twin);
+        network.send(2, ports[1], &twin);
+    }
+    let moves = |event: &Event| matches!(event, Event::Moved { .. });
+    let moved = network.events(3).iter().filter(|event| moves(event)).count();
+    assert_eq!((moved, network.stats(3).totals.moves_refused), (1, 9));
+}
+
+#[test]
 fn without_learning_only_static_entries_count() {
     let (mut network, ports) =
         Network::mesh(2, &bridge_with(1, |segment| segment.learning = false), false);

@@ -152,10 +152,16 @@ fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
     {
         segment.fdb_limit = limit as usize;
     }
-    if let Some(item) = section.get("fdb_port_limit")
-        && let Some(limit) = item.integer(0..=MAX_FDB_CAPACITY as u64, problems)
-    {
-        segment.fdb_port_limit = Some(limit as usize);
+    if let Some(item) = section.get("fdb_port_limit") {
+        segment.fdb_port_limit = match item.as_integer(&(0..=MAX_FDB_CAPACITY as u64)) {
+            Some(limit) => Some(limit as usize),
+            None => {
+                if item.as_text() != Some("none") {
+                    item.refuse("0 to 1048576, or \"none\"", problems);
+                }
+                None
+            }
+        };
     }
     if let Some(evict) = section.get("fdb_evict").and_then(|item| item.boolean(problems)) {
         segment.fdb_evict = evict;
