@@ -63,6 +63,7 @@ mod table;
 #[cfg(all(test, not(overplane_loom)))]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod view;
 
 use std::fmt;
 use std::time::Duration;
@@ -71,14 +72,14 @@ use crate::Error;
 use crate::hash::random_seed;
 use crate::sync::{Arc, AtomicU64};
 use crate::wire::MacAddr;
-use crate::wire::eth::MacNumber;
 use claims::Claims;
-use entry::{MAX_PLACE, Slot};
+use entry::MAX_PLACE;
 use names::{MAX_DOMAIN, Names};
-use prefetch_index::prefetch_index;
-use table::{Table, WAYS, find_in};
+use table::{Memory, Table, WAYS};
+use view::AHEAD;
 
 pub use names::{Domain, MAX_AGEING, Place};
+pub(crate) use view::View;
 
 /// Largest capacity of a table, and largest limit of a domain, in entries.
 pub const MAX_CAPACITY: usize = 1 << 20;
@@ -95,9 +96,6 @@ pub const DEFAULT_LIMIT: usize = 8_192;
 
 /// Places that a table can name unless something else is asked for.
 const DEFAULT_PLACES: u32 = 1 << 20;
-
-/// Addresses that a batch lookup has under way at a time: about as many cache misses as a core can wait for at once.
-const AHEAD: usize = 32;
 
 /// What holds for the entries of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +177,7 @@ pub fn seconds(now: Duration) -> u32 {
 
 /// A table of learned MAC addresses; see the [module](self).
 pub struct Fdb {
-    table: Table,
+    memory: Memory,
     claims: Claims,
     names: Arc<Names>,
     capacity: usize,
@@ -233,10 +231,10 @@ impl Fdb {
                 "1 to 16777214",
             ));
         }
-        let table = Table::new(capacity, random_seed());
+        let memory = Memory::new(capacity, random_seed());
         Ok(Self {
-            claims: Claims::new(table.len() * WAYS),
-            table,
+            claims: Claims::new(memory.table().len() * WAYS),
+            memory,
             names: Arc::new(Names::new(domains, places)),
             capacity,
             hand: AtomicU64::new(0),
@@ -255,7 +253,7 @@ impl Fdb {
     /// Size of the table in bytes, without the names.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.table.bytes()
+        self.memory.bytes()
     }
 
     /// Adds a domain, without entries. `label` is what [`Removed::domain`] will say. `None` when all names are in use.
@@ -281,29 +279,27 @@ impl Fdb {
         })
     }
 
+    #[inline(always)]
+    fn table(&self) -> Table<'_> {
+        self.memory.table()
+    }
+
+    /// What lookups in a domain go by, gathered once for many of them.
+    #[inline(always)]
+    pub(crate) fn view<'a>(&'a self, domain: &Domain) -> View<'a> {
+        View {
+            table: self.table(),
+            domain: domain.key(0),
+            ageing: domain.ageing(),
+            labels: self.names.labels(),
+        }
+    }
+
     /// The label of the place where a MAC address was last seen, unless that is longer ago than the ageing time.
     #[inline]
     #[must_use]
     pub fn lookup(&self, domain: &Domain, mac: MacAddr, second: u32) -> Option<u32> {
-        self.lookup_number(domain, mac.into(), second)
-    }
-
-    #[inline]
-    pub(crate) fn lookup_number(
-        &self,
-        domain: &Domain,
-        mac: MacNumber,
-        second: u32,
-    ) -> Option<u32> {
-        let key = domain.key(mac.get());
-        self.confirm(self.table.find(key, self.table.hash(key))?, key, domain, second)
-    }
-
-    /// The label of the entry of `key`, if that is what the slot holds.
-    #[inline(always)]
-    fn confirm(&self, slot: Slot<'_>, key: u64, domain: &Domain, second: u32) -> Option<u32> {
-        let (read, value, label) = slot.read_with(|place| self.names.label(place))?;
-        if read == key && value.age(second) < domain.ageing() { label } else { None }
+        self.view(domain).lookup(mac.into(), second)
     }
 
     /// [`Fdb::lookup`] of many addresses, which waits for the memory of all of them at once: `found[n]` is for
@@ -319,50 +315,9 @@ impl Fdb {
         found: &mut [Option<u32>],
     ) {
         assert_eq!(macs.len(), found.len(), "a place to put each answer");
+        let view = self.view(domain);
         for (macs, found) in macs.chunks(AHEAD).zip(found.chunks_mut(AHEAD)) {
-            self.lookup_chunk(domain, macs, second, found);
+            view.lookup_chunk(macs, second, found);
         }
-    }
-
-    #[inline]
-    fn lookup_chunk(
-        &self,
-        domain: &Domain,
-        macs: &[MacAddr],
-        second: u32,
-        found: &mut [Option<u32>],
-    ) {
-        let buckets = self.table.buckets();
-        let (mut keys, mut hashes) = ([0; AHEAD], [0; AHEAD]);
-        for ((mac, key), hash) in macs.iter().zip(&mut keys).zip(&mut hashes) {
-            *key = domain.key(mac.to_u64());
-            *hash = self.table.hash(*key);
-            prefetch_index(buckets, self.table.first(*hash));
-        }
-        let (mut elsewhere, mut left) = ([0_u8; AHEAD], 0);
-        for (index, (found, (key, hash))) in
-            found.iter_mut().zip(keys.iter().zip(&hashes)).enumerate()
-        {
-            match find_in(buckets, self.table.first(*hash), *key) {
-                Some(slot) => *found = self.confirm(slot, *key, domain, second),
-                None => {
-                    prefetch_index(buckets, self.table.second(*hash));
-                    elsewhere[left] = index as u8;
-                    left += 1;
-                }
-            }
-        }
-        for index in &elsewhere[..left] {
-            let index = usize::from(*index);
-            let slot = find_in(buckets, self.table.second(hashes[index]), keys[index]);
-            found[index] = slot.and_then(|slot| self.confirm(slot, keys[index], domain, second));
-        }
-    }
-
-    /// Has the memory that a lookup of `mac` reads first be brought into the cache.
-    #[inline]
-    pub(crate) fn prefetch(&self, domain: &Domain, mac: MacNumber) {
-        let hash = self.table.hash(domain.key(mac.get()));
-        self.table.prefetch(self.table.first(hash));
     }
 }

@@ -23,7 +23,7 @@ use crate::hash::mix;
 use crate::offload::Offloads;
 use crate::output::Output;
 use crate::segment::{Location, PortId, SegmentId};
-use crate::tables::{Bridge, SegmentEntry, SegmentTable, Tables};
+use crate::tables::{Bridge, Macs, SegmentEntry, SegmentTable, Tables};
 use crate::wire::eth::MacNumber;
 use emit::Emitter;
 use icmp::Budget;
@@ -232,12 +232,12 @@ impl At {
 fn learn(
     context: &Context<'_>,
     segment: SegmentId,
-    bridge: &Bridge,
+    (bridge, macs): (&Bridge, &Macs<'_>),
     (mac, at): (MacNumber, At),
     news: &mut u32,
     output: &mut Output,
 ) -> bool {
-    let known = bridge.fdb.refresh(&bridge.domain, mac, at.place, context.second);
+    let known = macs.learned.refresh(mac, at.place, context.second);
     if !known && *news > 0 {
         learn_news(context, segment, bridge, (mac, at), news, output);
     }

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::Error;
 use crate::counters::{PerWorker, TrafficCounters, WorkerCounters};
-use crate::fdb::{self, Domain, Fdb, Place};
+use crate::fdb::{self, Domain, Fdb, Place, View};
 use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
 use crate::next_hop::NextHops;
@@ -60,17 +60,39 @@ pub(crate) struct Bridge {
 }
 
 impl Bridge {
+    /// The FDB, to look up in.
+    #[inline(always)]
+    pub(crate) fn macs(&self) -> Macs<'_> {
+        Macs { statics: &self.statics, learned: self.fdb.view(&self.domain) }
+    }
+
     /// Where a static entry pins a MAC address.
-    #[inline]
+    pub(crate) fn pinned(&self, mac: MacNumber) -> Option<Location> {
+        self.macs().pinned(mac)
+    }
+}
+
+/// Where the MAC addresses of a bridge segment are, gathered once for many lookups.
+#[derive(Clone, Copy)]
+pub(crate) struct Macs<'a> {
+    statics: &'a Shards<MacNumber, Location>,
+    pub(crate) learned: View<'a>,
+}
+
+impl Macs<'_> {
+    /// Where a static entry pins a MAC address.
+    #[inline(always)]
     pub(crate) fn pinned(&self, mac: MacNumber) -> Option<Location> {
         if self.statics.is_empty() { None } else { self.statics.get(&mac).copied() }
     }
 
     /// Where a MAC address is, by a static entry or as learned.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lookup(&self, mac: MacNumber, second: u32) -> Option<Location> {
-        self.pinned(mac)
-            .or_else(|| self.fdb.lookup_number(&self.domain, mac, second).map(Location::from_word))
+        if let Some(location) = self.pinned(mac) {
+            return Some(location);
+        }
+        self.learned.lookup(mac, second).map(Location::from_word)
     }
 }
 
@@ -241,6 +263,15 @@ impl Tables {
     #[inline]
     pub(crate) fn has_vtep(&self, id: VtepId) -> bool {
         self.vteps.get(id.0).is_some()
+    }
+
+    /// Whether a location is still there.
+    #[inline]
+    pub(crate) fn has(&self, location: Location) -> bool {
+        match location {
+            Location::Port(port) => self.port(port).is_some(),
+            Location::Vtep(vtep) => self.has_vtep(vtep),
+        }
     }
 
     #[inline]

@@ -54,7 +54,7 @@ impl Fdb {
         &self,
         buckets: impl IntoIterator<Item = usize>,
     ) -> impl Iterator<Item = Resident<'_>> {
-        buckets.into_iter().flat_map(|bucket| self.table.slots_of(bucket)).filter_map(resident)
+        buckets.into_iter().flat_map(|bucket| self.table().slots_of(bucket)).filter_map(resident)
     }
 
     /// The entry of a key, wherever its slots are changing hands; for who has the claim of the key, so that it does not
@@ -134,7 +134,7 @@ impl Fdb {
             resident.key >> MAC_BITS == own
                 && (!same_place || resident.value.place() == newcomer.place)
         };
-        let recent = newcomer.domain.recent().map(|number| self.table.slot(number));
+        let recent = newcomer.domain.recent().map(|number| self.table().slot(number));
         let recent = recent.filter_map(resident);
         let near = self.victim(self.residents(buckets).chain(recent).filter(wanted), newcomer);
         // With half of all entries its place is certainly the one that holds the most; otherwise look further.
@@ -146,7 +146,7 @@ impl Fdb {
             None
         } else {
             let start = self.hand.fetch_add(HAND as u64, Ordering::Relaxed);
-            self.victim(self.residents(self.table.run(start, HAND)).filter(wanted), newcomer)
+            self.victim(self.residents(self.table().run(start, HAND)).filter(wanted), newcomer)
         };
         let victim = near.into_iter().chain(far).max_by_key(|(rank, _)| *rank);
         victim.is_some_and(|(_, victim)| self.remove(&victim, newcomer.second, removed).is_some())

@@ -25,25 +25,10 @@ impl Fdb {
         mut removed: impl FnMut(Removed),
     ) -> Learned {
         let mac = MacNumber::from(mac);
-        if self.refresh(domain, mac, place.number(), second) {
+        if self.view(domain).refresh(mac, place.number(), second) {
             return Learned::Known;
         }
         self.learn_news(domain, mac, place.number(), second, &mut removed)
-    }
-
-    /// Takes note of a frame from `mac` at `place` if it was known to be there, and says whether it was.
-    #[inline]
-    pub(crate) fn refresh(&self, domain: &Domain, mac: MacNumber, place: u32, second: u32) -> bool {
-        let key = domain.key(mac.get());
-        let Some((slot, value)) = self.table.entry(key, self.table.hash(key)) else { return false };
-        if value.place() != place {
-            return false;
-        }
-        if let Some(fresh) = value.refreshed(second) {
-            // If this fails, another worker moved, refreshed or removed the entry: its news is as fresh as ours.
-            slot.change(value, fresh);
-        }
-        true
     }
 
     /// Takes note of a frame from `mac` at `place`, where it was not known to be a moment ago.
@@ -56,9 +41,9 @@ impl Fdb {
         removed: &mut impl FnMut(Removed),
     ) -> Learned {
         let key = domain.key(mac.get());
-        let hash = self.table.hash(key);
+        let hash = self.table().hash(key);
         // Before anything is written: of two stations that fight for an address each frame comes here.
-        let known = self.table.entry(key, hash);
+        let known = self.table().entry(key, hash);
         if known.is_some_and(|(_, value)| {
             value.place() != place && self.has_settled(key, value, second)
         }) {
@@ -69,7 +54,7 @@ impl Fdb {
         let (in_domain, in_place) = (self.names.in_domain(key), self.names.in_place(place));
         let newcomer =
             Newcomer { domain, place, second, in_domain: in_domain + 1, in_place: in_place + 1 };
-        let buckets = self.table.pair(hash);
+        let buckets = self.table().pair(hash);
         for _ in 0..ATTEMPTS {
             let Some(Resident { slot, value, .. }) = self.resident_of(key, buckets) else {
                 return self.insert(key, buckets, &newcomer, part, removed);
@@ -157,7 +142,7 @@ impl Fdb {
 
     /// Takes an empty slot in one of `buckets`: the first that has any, so that most keys are in their first bucket.
     fn take_free(&self, buckets: impl IntoIterator<Item = usize>) -> Option<Taken<'_>> {
-        let slots = buckets.into_iter().flat_map(|bucket| self.table.slots_of(bucket));
+        let slots = buckets.into_iter().flat_map(|bucket| self.table().slots_of(bucket));
         slots
             .map(|slot| (slot, slot.value()))
             .filter(|(_, value)| value.is_free())
@@ -170,14 +155,14 @@ impl Fdb {
     fn displace(&self, buckets: Pair, part: usize) -> Option<Taken<'_>> {
         self.residents(buckets).find_map(|resident| {
             let Resident { slot, key, value } = resident;
-            let hash = self.table.hash(key);
+            let hash = self.table().hash(key);
             let its_part = self.claims.part(hash);
             let claim = self.claims.take(its_part);
             if claim.is_none() && its_part != part {
                 return None;
             }
             let here = slot.number / WAYS;
-            let others = self.table.pair(hash).into_iter().filter(|bucket| *bucket != here);
+            let others = self.table().pair(hash).into_iter().filter(|bucket| *bucket != here);
             let mut other = self.take_free(others)?;
             let (taken, value) = slot.take_entry(value)?;
             other.put(key, value);

@@ -114,6 +114,14 @@ fn enter(count: &AtomicU64, limit: u64) -> bool {
     count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, below).is_ok()
 }
 
+/// What a place stands for, unless it is retired.
+#[inline(always)]
+pub(super) fn label(labels: &[AtomicU64], place: u32) -> Option<u32> {
+    // Acquired: see `Slot::read_with`.
+    let label = labels[place as usize].load(Ordering::Acquire);
+    (label & RETIRED == 0).then_some(label as u32)
+}
+
 impl Names {
     pub(super) fn new(domains: u32, places: u32) -> Self {
         let words = |names: u32| zeroed_words(names as usize + 1);
@@ -160,11 +168,14 @@ impl Names {
     }
 
     /// What a place stands for, unless it is retired.
-    #[inline]
     pub(super) fn label(&self, place: u32) -> Option<u32> {
-        // Acquired: see `Slot::read_with`.
-        let label = self.place_labels[place as usize].load(Ordering::Acquire);
-        (label & RETIRED == 0).then_some(label as u32)
+        label(&self.place_labels, place)
+    }
+
+    /// What places stand for, by number; see [`label`].
+    #[inline(always)]
+    pub(super) fn labels(&self) -> &[AtomicU64] {
+        &self.place_labels
     }
 
     /// What a domain stands for.

@@ -35,16 +35,16 @@ impl Fdb {
             Some(ageing) => (ageing / 8).clamp(1, LONGEST_PASS),
             None => LONGEST_PASS,
         };
-        let buckets = self.table.len().div_ceil(pass as usize);
+        let buckets = self.table().len().div_ceil(pass as usize);
         let turn = self.swept.fetch_add(buckets.min(STEP) as u64, Ordering::Relaxed);
-        self.clean(self.table.run(turn, buckets.min(STEP)), second, &mut removed);
+        self.clean(self.table().run(turn, buckets.min(STEP)), second, &mut removed);
         TICK / u32::try_from(buckets.div_ceil(STEP)).unwrap_or(u32::MAX)
     }
 
     /// Removes the entries of everything that is retired, in one go.
     pub(super) fn sweep_retired(&self) {
         let retired = |entry: &Resident<'_>| self.names.is_retired(entry.key, entry.value.place());
-        for resident in self.residents(0..self.table.len()).filter(retired) {
+        for resident in self.residents(0..self.table().len()).filter(retired) {
             // Which second it is does not matter: nobody is told about what was retired.
             self.remove(&resident, 0, &mut |_| ());
         }
@@ -55,7 +55,7 @@ impl Fdb {
         let swept = self.swept.load(Ordering::Relaxed);
         let retirements = self.names.retirements();
         if self.cleaned.swap(retirements, Ordering::Relaxed) != retirements {
-            self.clean_at.store(swept + self.table.len() as u64, Ordering::Relaxed);
+            self.clean_at.store(swept + self.table().len() as u64, Ordering::Relaxed);
         }
         swept < self.clean_at.load(Ordering::Relaxed)
     }
@@ -94,20 +94,20 @@ impl Fdb {
     #[must_use]
     pub fn contains(&self, domain: &Domain, mac: MacAddr) -> bool {
         let key = domain.key(mac.to_u64());
-        self.resident_of(key, self.table.pair(self.table.hash(key)))
+        self.resident_of(key, self.table().pair(self.table().hash(key)))
             .is_some_and(|entry| !self.names.is_retired(key, entry.value.place()))
     }
 
     /// Removes the entry of a MAC address, and says whether there was one.
     pub fn forget(&self, domain: &Domain, mac: MacAddr) -> bool {
         let key = domain.key(mac.to_u64());
-        let hash = self.table.hash(key);
+        let hash = self.table().hash(key);
         // So that no worker moves it out of our sight; those hold a claim for less than a microsecond, if they run.
         let _claim = (0..TRIES).find_map(|_| {
             spin_loop();
             self.claims.take(self.claims.part(hash))
         });
-        let found = self.resident_of(key, self.table.pair(hash));
+        let found = self.resident_of(key, self.table().pair(hash));
         found.is_some_and(|resident| {
             let Some((taken, value)) = resident.slot.take_entry(resident.value) else {
                 return false;
@@ -122,7 +122,7 @@ impl Fdb {
     fn residents_of<'a>(&'a self, domain: &Domain) -> impl Iterator<Item = Resident<'a>> {
         let own = domain.key(0) >> MAC_BITS;
         // An empty domain is nowhere, and most are when their tables are made.
-        let buckets = if domain.entries() == 0 { 0 } else { self.table.len() };
+        let buckets = if domain.entries() == 0 { 0 } else { self.table().len() };
         self.residents(0..buckets).filter(move |entry| entry.key >> MAC_BITS == own)
     }
 

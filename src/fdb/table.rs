@@ -28,11 +28,22 @@ type Bucket = [AtomicU64; WORDS];
 /// A bucket by number, and the two that a key can be in.
 pub(super) type Pair = [usize; 2];
 
-pub(super) struct Table {
+/// What the table is made of.
+pub(super) struct Memory {
     words: Box<[AtomicU64]>,
     /// Where the first bucket begins, so that each is one cache line.
     start: usize,
     buckets: usize,
+    seed: u64,
+}
+
+/// The table as it is worked with.
+///
+/// It is small and copied, so that who looks up many keys has it in registers: read through a reference it would be
+/// read again after each atomic load, one pointer after the other.
+#[derive(Clone, Copy)]
+pub(super) struct Table<'a> {
+    buckets: &'a [Bucket],
     seed: u64,
 }
 
@@ -51,14 +62,7 @@ fn slot(bucket: &Bucket, number: usize, way: usize) -> Slot<'_> {
     Slot { number: number * WAYS + way, key: &bucket[way], value: &bucket[WAYS + way] }
 }
 
-/// Where bucket `number` has a key; to be confirmed.
-#[inline(always)]
-pub(super) fn find_in(buckets: &[Bucket], number: usize, key: u64) -> Option<Slot<'_>> {
-    let bucket = &buckets[number];
-    Some(slot(bucket, number, way(bucket, key)?))
-}
-
-impl Table {
+impl Memory {
     pub(super) fn new(capacity: usize, seed: u64) -> Self {
         let buckets = (capacity * SLOTS_FOR_SEVEN).div_ceil(7 * WAYS).max(1);
         let words = zeroed_words((buckets + 1) * WORDS);
@@ -68,87 +72,96 @@ impl Table {
         Self { start: start.unwrap_or(0), buckets, words, seed }
     }
 
-    /// Number of buckets.
-    pub(super) fn len(&self) -> usize {
-        self.buckets
-    }
-
-    /// `buckets` buckets in a row from the `turn`-th on, around the end, none twice.
-    pub(super) fn run(&self, turn: u64, buckets: usize) -> impl Iterator<Item = usize> {
-        let start = (turn % self.buckets as u64) as usize;
-        (start..self.buckets).chain(0..start).take(buckets)
-    }
-
     /// Number of bytes.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.words)
     }
 
     #[inline(always)]
-    pub(super) fn buckets(&self) -> &[Bucket] {
-        &self.words[self.start..].as_chunks().0[..self.buckets]
+    pub(super) fn table(&self) -> Table<'_> {
+        let buckets = &self.words[self.start..].as_chunks().0[..self.buckets];
+        Table { buckets, seed: self.seed }
+    }
+}
+
+impl<'a> Table<'a> {
+    /// Number of buckets.
+    pub(super) fn len(self) -> usize {
+        self.buckets.len()
+    }
+
+    /// `buckets` buckets in a row from the `turn`-th on, around the end, none twice.
+    pub(super) fn run(self, turn: u64, buckets: usize) -> impl Iterator<Item = usize> {
+        let start = (turn % self.len() as u64) as usize;
+        (start..self.len()).chain(0..start).take(buckets)
     }
 
     /// The bucket that a hash falls on: by its upper half, which is the better mixed.
     #[inline(always)]
-    fn bucket_of(&self, hash: u64) -> usize {
-        (((hash >> 32) * self.buckets as u64) >> 32) as usize
+    fn bucket_of(self, hash: u64) -> usize {
+        (((hash >> 32) * self.buckets.len() as u64) >> 32) as usize
     }
 
     /// The hash that chooses the first bucket of a key.
     #[inline(always)]
-    pub(super) fn hash(&self, key: u64) -> u64 {
+    pub(super) fn hash(self, key: u64) -> u64 {
         // The seed is no factor: there are unlucky ones, such as those near zero and minus one.
         mix(key ^ self.seed, FACTORS[0])
     }
 
     /// The first bucket of a key.
     #[inline(always)]
-    pub(super) fn first(&self, hash: u64) -> usize {
+    pub(super) fn first(self, hash: u64) -> usize {
         self.bucket_of(hash)
     }
 
     /// The other one, which can be the same: hashed again, for MACs that count up can share the bits of one
     /// multiplication.
     #[inline(always)]
-    pub(super) fn second(&self, hash: u64) -> usize {
+    pub(super) fn second(self, hash: u64) -> usize {
         self.bucket_of(mix(hash ^ self.seed.rotate_left(32), FACTORS[1]))
     }
 
-    pub(super) fn pair(&self, hash: u64) -> Pair {
+    pub(super) fn pair(self, hash: u64) -> Pair {
         [self.first(hash), self.second(hash)]
     }
 
     /// Asks for a bucket to be brought into the cache.
     #[inline(always)]
-    pub(super) fn prefetch(&self, bucket: usize) {
-        prefetch_index(self.buckets(), bucket);
+    pub(super) fn prefetch(self, bucket: usize) {
+        prefetch_index(self.buckets, bucket);
+    }
+
+    /// Where a bucket seems to have a key.
+    #[inline(always)]
+    pub(super) fn find_in(self, bucket: usize, key: u64) -> Option<Slot<'a>> {
+        let words = &self.buckets[bucket];
+        Some(slot(words, bucket, way(words, key)?))
     }
 
     /// Where a key seems to be.
     #[inline(always)]
-    pub(super) fn find(&self, key: u64, hash: u64) -> Option<Slot<'_>> {
-        let buckets = self.buckets();
-        let found = find_in(buckets, self.first(hash), key);
+    pub(super) fn find(self, key: u64, hash: u64) -> Option<Slot<'a>> {
+        let found = self.find_in(self.first(hash), key);
         // The second is rarely needed, and only then worked out.
-        if found.is_some() { found } else { find_in(buckets, self.second(hash), key) }
+        if found.is_some() { found } else { self.find_in(self.second(hash), key) }
     }
 
     /// The entry of a key.
     #[inline(always)]
-    pub(super) fn entry(&self, key: u64, hash: u64) -> Option<(Slot<'_>, Value)> {
+    pub(super) fn entry(self, key: u64, hash: u64) -> Option<(Slot<'a>, Value)> {
         let slot = self.find(key, hash)?;
         let (read, value) = slot.read()?;
         (read == key).then_some((slot, value))
     }
 
     /// A slot by its number.
-    pub(super) fn slot(&self, number: usize) -> Slot<'_> {
+    pub(super) fn slot(self, number: usize) -> Slot<'a> {
         self.slots_of(number / WAYS)[number % WAYS]
     }
 
     /// The slots of a bucket.
-    pub(super) fn slots_of(&self, bucket: usize) -> [Slot<'_>; WAYS] {
-        array::from_fn(|way| slot(&self.buckets()[bucket], bucket, way))
+    pub(super) fn slots_of(self, bucket: usize) -> [Slot<'a>; WAYS] {
+        array::from_fn(|way| slot(&self.buckets[bucket], bucket, way))
     }
 }

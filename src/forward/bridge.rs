@@ -7,7 +7,7 @@ use crate::drop_reason::DropReason;
 use crate::output::Output;
 use crate::segment::{Location, SegmentId};
 use crate::source_key::SourceKey;
-use crate::tables::{Bridge, PortEntry, SegmentEntry, Tables, VtepEntry};
+use crate::tables::{Bridge, Macs, PortEntry, SegmentEntry, Tables, VtepEntry};
 use crate::wire::eth::{self, MacNumber};
 use crate::wire::vxlan::{self, DecodeError};
 use crate::wire::{FrameInfo, Vni};
@@ -35,6 +35,8 @@ struct Recent {
     /// A source that may send from this origin and is known to be there.
     source: Option<MacNumber>,
     destination: Option<(MacNumber, Location)>,
+    /// A location that exists: that of the last destination that was looked up.
+    location: Option<Location>,
 }
 
 impl Recent {
@@ -43,24 +45,37 @@ impl Recent {
     fn saw(&mut self, source: MacNumber, known: bool) {
         *self = match known {
             true => Self { source: Some(source), ..*self },
-            false => Self::default(),
+            false => Self { location: self.location, ..Self::default() },
         };
     }
 
-    /// Where a destination is.
+    /// Where a destination is, if that is there at all.
     #[inline(always)]
-    fn lookup(&mut self, bridge: &Bridge, to: MacNumber, second: u32) -> Option<Location> {
+    fn lookup(
+        &mut self,
+        context: &Context<'_>,
+        macs: &Macs<'_>,
+        to: MacNumber,
+    ) -> Option<Location> {
         match self.destination {
             _ if to.is_multicast() => None,
             Some((last, location)) if last == to => Some(location),
             _ => {
-                let location = bridge.lookup(to, second)?;
+                let location = macs.lookup(to, context.second)?;
+                // Mostly it is the same, and then nothing waits for what says so.
+                if self.location != Some(location) {
+                    self.location = Some(location).filter(|at| context.tables.has(*at));
+                    self.location?;
+                }
                 self.destination = Some((to, location));
                 Some(location)
             }
         }
     }
 }
+
+/// Where a frame came in: the port, its segment with its tables, and what the frame before found out.
+type FromPort<'a> = (&'a PortEntry, &'a SegmentEntry, (&'a Bridge, &'a Macs<'a>), &'a mut Recent);
 
 impl Forwarder {
     pub(super) fn bridge_from_port(
@@ -75,10 +90,11 @@ impl Forwarder {
         let mut tally = Tally::default();
         let mut news = NEWS_PER_BATCH;
         let mut recent = Recent::default();
+        let macs = bridge.macs();
         prefetch_frames(bridge, batch);
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
-            let from = (port, segment, bridge, &mut recent);
+            let from = (port, segment, (bridge, &macs), &mut recent);
             let before = output.transmits.len();
             let fate = match self.bridge_frame(context, from, batch, index, &mut news, output) {
                 Ok(fate) => fate,
@@ -97,7 +113,7 @@ impl Forwarder {
     fn bridge_frame(
         &mut self,
         context: &Context<'_>,
-        (port, segment, bridge, recent): (&PortEntry, &SegmentEntry, &Bridge, &mut Recent),
+        (port, segment, (bridge, macs), recent): FromPort<'_>,
         batch: &mut Batch,
         index: usize,
         news: &mut u32,
@@ -111,20 +127,21 @@ impl Forwarder {
         }
         let here = Location::Port(port.id);
         if recent.source != Some(from) {
-            let known = match bridge.pinned(from) {
+            let known = match macs.pinned(from) {
                 Some(place) if place != here => return Err(DropReason::PinnedSource),
-                None if bridge.learning => At::new(port.place.as_ref(), here)
-                    .is_none_or(|at| learn(context, segment.id, bridge, (from, at), news, output)),
+                None if bridge.learning => At::new(port.place.as_ref(), here).is_none_or(|at| {
+                    learn(context, segment.id, (bridge, macs), (from, at), news, output)
+                }),
                 _ => true,
             };
             recent.saw(from, known);
         }
         let tables = context.tables;
-        let known = recent.lookup(bridge, to, context.second);
+        let known = recent.lookup(context, macs, to);
         let targets = match known {
             Some(location) if location == here => return Err(DropReason::SamePort),
             Some(Location::Port(other)) => tables.port(other).map(Targets::Port),
-            Some(Location::Vtep(ref vtep)) => tables.has_vtep(*vtep).then_some(Targets::Vtep(vtep)),
+            Some(Location::Vtep(ref vtep)) => Some(Targets::Vtep(vtep)),
             None => None,
         };
         let mut emitter = self.emitter(context, segment, output);
@@ -195,7 +212,7 @@ impl Forwarder {
                 _ => DropReason::NoVniFlag,
             })?;
         let origin = origins.find(vni, batch.source_key(index)).ok_or(DropReason::UnknownVni)?;
-        let (segment, bridge) = (origin.segment, origin.bridge);
+        let Found { segment, bridge, .. } = origin;
         match origin.at {
             Some(_) => {}
             None => {
@@ -211,27 +228,26 @@ impl Forwarder {
         let size = batch.vnet(index).gso_size;
         let frame = batch.frame_mut(index);
         let (to, from) = addresses(frame)?;
+        let Some(Origin { macs, .. }) = &origins.last else { return Err(DropReason::UnknownVni) };
         if origins.recent.source != Some(from) {
-            let known = match (bridge.pinned(from), origin.at) {
+            let known = match (macs.pinned(from), origin.at) {
                 (Some(place), at) if at.is_none_or(|at| at.location != place) => {
                     return Err(DropReason::PinnedSource);
                 }
                 (None, Some(there)) if bridge.learning => {
-                    learn(context, segment.id, bridge, (from, there), news, output)
+                    learn(context, segment.id, (bridge, macs), (from, there), news, output)
                 }
                 _ => true,
             };
             origins.recent.saw(from, known);
         }
         let tables = context.tables;
-        let known = origins.recent.lookup(bridge, to, context.second);
+        let known = origins.recent.lookup(context, macs, to);
         let target = match known {
             Some(Location::Port(port)) => tables.port(port),
             // A VTEP never sends on what another VTEP sent: in a full mesh everybody has it already.
-            Some(Location::Vtep(vtep)) if tables.has_vtep(vtep) => {
-                return Err(DropReason::SplitHorizon);
-            }
-            _ => None,
+            Some(Location::Vtep(_)) => return Err(DropReason::SplitHorizon),
+            None => None,
         };
         let parsed = FrameInfo::parse(frame);
         let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
@@ -253,6 +269,8 @@ struct Origin<'a> {
     vni: Vni,
     source: SourceKey,
     found: Found<'a>,
+    /// Apart from what is found, which is handed about for each frame and has to be small.
+    macs: Macs<'a>,
 }
 
 /// The segment and the VTEP of a datagram.
@@ -298,8 +316,9 @@ impl<'a> Origins<'a> {
             let peer = segment.peers.get(&source);
             let vtep = peer.and_then(|peer| self.tables.vtep(peer.vtep));
             let at = peer.and_then(|peer| At::new(peer.place.as_ref(), Location::Vtep(peer.vtep)));
-            let found = Found { segment, bridge: segment.bridge()?, vtep, at };
-            Some(Origin { vni, source, found })
+            let bridge = segment.bridge()?;
+            let found = Found { segment, bridge, vtep, at };
+            Some(Origin { vni, source, found, macs: bridge.macs() })
         });
     }
 

@@ -6,7 +6,7 @@
 use crate::batch::Batch;
 use crate::fib::{Fib, NextHopId};
 use crate::segment::SegmentId;
-use crate::tables::{Bridge, SegmentEntry, Tables};
+use crate::tables::{Bridge, Macs, SegmentEntry, Tables};
 use crate::wire::eth::{self, MacNumber};
 use crate::wire::vxlan::{self, ReservedBits};
 
@@ -56,11 +56,11 @@ const LARGE: usize = 2048;
 
 /// Sends for the entries of the addresses in a frame.
 #[inline(always)]
-fn prefetch(bridge: &Bridge, frame: &[u8], last: &mut Option<(MacNumber, MacNumber)>) {
+fn prefetch(macs: &Macs<'_>, frame: &[u8], last: &mut Option<(MacNumber, MacNumber)>) {
     let addresses = eth::address_numbers(frame);
     let Some((to, from)) = addresses.filter(|_| addresses != *last) else { return };
-    bridge.fdb.prefetch(&bridge.domain, to);
-    bridge.fdb.prefetch(&bridge.domain, from);
+    macs.learned.prefetch(to);
+    macs.learned.prefetch(from);
     *last = addresses;
 }
 
@@ -68,8 +68,8 @@ fn prefetch(bridge: &Bridge, frame: &[u8], last: &mut Option<(MacNumber, MacNumb
 #[inline]
 pub(super) fn prefetch_frames(bridge: &Bridge, batch: &Batch) {
     if bridge.domain.entries() > LARGE {
-        let mut last = None;
-        (0..batch.len()).for_each(|index| prefetch(bridge, batch.frame(index), &mut last));
+        let (macs, mut last) = (bridge.macs(), None);
+        (0..batch.len()).for_each(|index| prefetch(&macs, batch.frame(index), &mut last));
     }
 }
 
@@ -78,12 +78,13 @@ pub(super) fn prefetch_frames(bridge: &Bridge, batch: &Batch) {
 pub(super) fn prefetch_datagrams(tables: &Tables, udp_port: u16, batch: &Batch) {
     let large = |vni| {
         let segment = tables.segment(SegmentId { udp_port, vni: Some(vni) });
-        segment.and_then(SegmentEntry::bridge).filter(|bridge| bridge.domain.entries() > LARGE)
+        let bridge = segment.and_then(SegmentEntry::bridge);
+        bridge.filter(|bridge| bridge.domain.entries() > LARGE).map(Bridge::macs)
     };
     let vni = |index| vxlan::decode(batch.frame(index), ReservedBits::Ignore).ok();
     let mut this = if batch.is_empty() { None } else { vni(0) };
-    let mut bridge = this.and_then(large);
-    if bridge.is_none() {
+    let mut macs = this.and_then(large);
+    if macs.is_none() {
         return;
     }
     let mut last = None;
@@ -91,12 +92,12 @@ pub(super) fn prefetch_datagrams(tables: &Tables, udp_port: u16, batch: &Batch) 
         let next = vni(index);
         if next != this {
             (this, last) = (next, None);
-            bridge = next.and_then(large);
+            macs = next.and_then(large);
         }
-        if let (Some(bridge), Some((_, frame))) =
-            (bridge, batch.frame(index).split_at_checked(vxlan::HEADER_LEN))
+        if let (Some(macs), Some((_, frame))) =
+            (&macs, batch.frame(index).split_at_checked(vxlan::HEADER_LEN))
         {
-            prefetch(bridge, frame, &mut last);
+            prefetch(macs, frame, &mut last);
         }
     }
 }
