@@ -29,7 +29,7 @@ fn frames_stop_being_flooded_when_learned_and_start_again_when_aged() {
     if !privileged("frames_stop_being_flooded_when_learned_and_start_again_when_aged") {
         return;
     }
-    let [node, _] = underlay();
+    let [node, _far] = underlay();
     let dataplane = node.run(|| Dataplane::start(Config::new(ip(V4[0])))).unwrap();
     let control = dataplane.control();
     let mut segment = Segment::bridge(Vni::new(9).unwrap());
@@ -89,7 +89,7 @@ fn a_static_entry_holds_against_frames_from_elsewhere() {
     if !privileged("a_static_entry_holds_against_frames_from_elsewhere") {
         return;
     }
-    let [node, _] = underlay();
+    let [node, _far] = underlay();
     let dataplane = node.run(|| Dataplane::start(Config::new(ip(V4[0])))).unwrap();
     let control = dataplane.control();
     let segment = control.add_segment(Segment::bridge(Vni::new(9).unwrap())).unwrap();
