@@ -21,5 +21,5 @@ fn short() -> Criterion {
         .measurement_time(Duration::from_millis(400))
 }
 
-criterion_group! { name = fib; config = short(); targets = fib::v4, fib::v6, fib::update }
+criterion_group! { name = fib; config = short(); targets = fib::v4, fib::v6, fib::v6_overlay, fib::update }
 criterion_main!(fib);
