@@ -97,10 +97,13 @@ pub(crate) fn v6(criterion: &mut Criterion) {
     }
 }
 
+/// The prefix of a route inside a /48: bits and length.
+type Inside = fn(&mut routes::Numbers, u128) -> (u128, u8);
+
 /// Routes of an overlay, all under one /48: each a /64, or a host in one of a few /64 networks, or alone in one.
 pub(crate) fn v6_overlay(criterion: &mut Criterion) {
     let mut numbers = routes::Numbers(6);
-    let shapes: [(&str, fn(&mut routes::Numbers, u128) -> (u128, u8)); 3] = [
+    let shapes: [(&str, Inside); 3] = [
         ("networks", |_, at| (at << 64, 64)),
         ("hosts", |numbers, _| {
             let (network, host) = (numbers.below(1 << 10), numbers.below(1 << 6));
