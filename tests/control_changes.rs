@@ -20,7 +20,10 @@ use proptest::prelude::*;
 const NOW: Duration = Duration::from_secs(100);
 
 fn tables() -> Tables {
-    Tables::new(underlay(1), 1).unwrap()
+    let mut tables = Tables::new(underlay(1), 1).unwrap();
+    // It is listed after every step.
+    tables.set_fdb_capacity(1024).unwrap();
+    tables
 }
 
 fn routed() -> SegmentId {

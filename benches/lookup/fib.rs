@@ -97,6 +97,40 @@ pub(crate) fn v6(criterion: &mut Criterion) {
     }
 }
 
+/// The prefix of a route inside a /48: bits and length.
+type Inside = fn(&mut routes::Numbers, u128) -> (u128, u8);
+
+/// Routes of an overlay, all under one /48: each a /64, or a host in one of a few /64 networks, or alone in one.
+pub(crate) fn v6_overlay(criterion: &mut Criterion) {
+    let mut numbers = routes::Numbers(6);
+    let shapes: [(&str, Inside); 3] = [
+        ("networks", |_, at| (at << 64, 64)),
+        ("hosts", |numbers, _| {
+            let (network, host) = (numbers.below(1 << 10), numbers.below(1 << 6));
+            (u128::from(network) << 64 | u128::from(host), 128)
+        }),
+        ("hosts alone", |numbers, at| (at << 64 | u128::from(numbers.next()), 128)),
+    ];
+    for (shape, route) in shapes {
+        for (name, count) in [("1k", 1000), ("50k", 50_000)] {
+            let mut group = criterion.benchmark_group(format!("fib/v6/overlay/{shape}/{name}"));
+            group.throughput(Throughput::Elements(ROUND as u64));
+            let routes: Vec<_> = (0..count)
+                .map(|at| {
+                    let (inside, len) = route(&mut numbers, at);
+                    (0xfd12_3456_789a << 80 | inside, len, (at % 1000) as u32)
+                })
+                .collect();
+            let fib =
+                rib(routes.iter().map(|(address, len, hop)| (prefix_v6(*address, *len), *hop)))
+                    .publish();
+            let keys = routes::hits_v6(&routes, KEYS);
+            let mut hops = [None; BATCH];
+            run(&mut group, "overplane", &keys, |keys| fib.lookup_batch_v6(keys, &mut hops));
+        }
+    }
+}
+
 /// One change of a full table with its publication, and a full table from nothing.
 pub(crate) fn update(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fib/update/1M");

@@ -22,7 +22,11 @@ fn short() -> Criterion {
         .measurement_time(Duration::from_millis(400))
 }
 
-criterion_group! { name = routes_of_packets; config = short(); targets = fib::v4, fib::v6, fib::update }
+criterion_group! {
+    name = routes_of_packets;
+    config = short();
+    targets = fib::v4, fib::v6, fib::v6_overlay, fib::update
+}
 criterion_group! {
     name = addresses_of_frames;
     config = short();

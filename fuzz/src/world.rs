@@ -52,6 +52,8 @@ impl World {
     /// A node whose segments differ in what the bits of `flags` say.
     pub fn new(flags: u8) -> Self {
         let mut tables = Tables::new(address(1), 1).expect("a unicast address");
+        // Small, so that it is full now and then and quickly listed.
+        tables.set_fdb_capacity(256).expect("a capacity within the limits");
         if flags & 1 != 0 {
             tables.set_reserved_bits(vxlan::ReservedBits::Ignore);
         }

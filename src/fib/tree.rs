@@ -1,194 +1,206 @@
-//! A sorted array searched as a tree of cache lines with nine children each.
+//! Runs of keys in a table of slots, each with a search tree of one or two layers.
 //!
-//! Eight keys are compared at once and those that are smaller counted, which takes no branch that could be guessed
-//! wrong, and the vector unit does it without being asked. PlanB (NSDI 2026) looks up IPv6 routes so.
+//! ```text
+//! root ─▶ slot ─▶ inner line: 16 keys ─▶ leaf: 8 runs, with their values
+//!                  └── only of slots with more than 8 runs
+//! ```
 //!
-//! The tree is static and has no pointers: child `c` of line `n` of a layer is line `9 n + c` of the next one. All keys
-//! are in the last layer; those above repeat some.
+//! All keys of a line are compared at once and those that are smaller counted, which takes no branch that could be
+//! guessed wrong, and the vector unit does it without being asked; so searches PlanB (NSDI 2026), with trees only. Slots
+//! spare the upper layers, and the bits they stand for need not be compared: 31 bits of a key are enough, so sixteen
+//! fit into a line.
 
-/// 64 bytes: keys, or the header of a tree.
+mod plant;
+
+use std::sync::Arc;
+
+pub(super) use plant::Forest;
+
+/// Marks a value that is the number of a root where the search goes on.
+pub(super) const CHILD: u32 = 1 << 31;
+
+/// Number of bits of a key that a line compares.
+const WINDOW: u32 = 31;
+
+/// 64 bytes: the last keys of all parts but the last, in order; a leaf has eight of them and then the values.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub(super) struct Line([i64; 8]);
+pub(super) struct Line([i32; 16]);
 
-/// Trees, each with a header line: the number of layers above the last, the first line of each, and the first value.
-///
-/// Six layers have room there, enough for 8 × 9⁵ keys.
-#[derive(Debug, Default)]
-pub(super) struct Forest {
-    lines: Vec<Line>,
-    values: Vec<u32>,
+/// Number of runs of a leaf, and of leaves below an inner line.
+const RUNS: usize = 8;
+const LEAVES: usize = 17;
+
+/// The line of a slot. With an inner line, the leaves are the lines after that.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot(u32);
+
+impl Slot {
+    fn new(line: usize, inner: bool) -> Self {
+        Self((line as u32) << 1 | u32::from(inner))
+    }
+
+    #[inline(always)]
+    fn line(self) -> usize {
+        (self.0 >> 1) as usize
+    }
+
+    /// One if there is an inner line, else 0.
+    #[inline(always)]
+    fn inner(self) -> usize {
+        (self.0 & 1) as usize
+    }
 }
 
-/// Keys are compared as signed numbers, for that is what vector units have.
+/// Where a search begins: slots for ranges of keys of one size, but the first and the last take all beyond, too.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Root {
+    /// First key of the first slot, from which on the others follow.
+    origin: u64,
+    /// Binary logarithm of the size of a slot.
+    shift: u32,
+    /// Number of slots minus one.
+    last: u32,
+    /// Index of the first slot.
+    base: u32,
+}
+
+impl Root {
+    /// Index of the slot for a key.
+    #[inline(always)]
+    fn slot(&self, key: u64) -> usize {
+        let slot = key.saturating_sub(self.origin) >> (self.shift & 63);
+        self.base as usize + slot.min(u64::from(self.last)) as usize
+    }
+}
+
+/// The bits of a key that lines compare, below slots of 2^`shift` keys.
 #[inline(always)]
-fn signed(key: u64) -> i64 {
-    (key ^ 1 << 63) as i64
+fn window(key: u64, shift: u32) -> i32 {
+    // One bit short of the type, for vector units compare signed numbers.
+    (key << (shift.wrapping_neg() & 63) >> (u64::BITS - WINDOW)) as i32
 }
 
-impl Forest {
-    /// Adds a tree for runs of keys, sorted, with a value each; returns the line of its header.
-    pub(super) fn plant(&mut self, runs: &[(u64, u32)]) -> u32 {
-        let root = self.lines.len();
-        // A key is in the run of which the start is not larger; so count the keys before starts that are smaller.
-        let ends: Vec<i64> =
-            runs.iter().skip(1).map(|(start, _)| signed(start.wrapping_sub(1))).collect();
-        // Number of lines of each layer, and of last-layer lines below one of its lines, last layer first.
-        let last = ends.len().div_ceil(8).max(1);
-        let mut layers = vec![(last, 1)];
-        while let Some(&(lines, below)) = layers.last().filter(|(lines, _)| *lines > 1) {
-            layers.push((lines.div_ceil(9), below * 9));
-        }
-        let mut header = [0; 8];
-        header[0] = layers.len() as i64 - 1;
-        header[7] = self.values.len() as i64;
-        self.lines.push(Line(header));
-        for (layer, (lines, below)) in layers.iter().rev().enumerate() {
-            header[1 + layer] = self.lines.len() as i64;
-            for line in 0..*lines {
-                self.lines.push(Line(std::array::from_fn(|at| {
-                    let key = if *below == 1 {
-                        Some(line * 8 + at)
-                    } else {
-                        // The last key before the child to the right, if there is such a child.
-                        let child = (line * 9 + at + 1) * (below / 9);
-                        (child < last).then_some(child * 8 - 1)
-                    };
-                    key.and_then(|key| ends.get(key)).copied().unwrap_or(i64::MAX)
-                })));
-            }
-        }
-        self.lines[root] = Line(header);
-        self.values.extend(runs.iter().map(|(_, value)| *value));
-        root as u32
-    }
-
-    pub(super) fn into_parts(self) -> (Vec<Line>, Vec<u32>) {
-        (self.lines, self.values)
-    }
+/// Trees that share their memory: the one of a root, and those below.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trees {
+    root: Root,
+    slots: Arc<[Slot]>,
+    lines: Arc<[Line]>,
+    /// Where a search goes on.
+    children: Arc<[Root]>,
 }
 
-/// A tree to search, by its header, and where to.
-#[derive(Clone, Copy)]
-pub(super) struct Search<'a> {
-    lines: &'a [Line],
-    values: &'a [u32],
-    header: &'a [i64; 8],
-    key: i64,
-    /// The line of the layer that is next.
-    line: usize,
+/// A search for a key that has found its slot.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Search {
+    slot: Slot,
+    window: i32,
 }
 
-/// The header of no tree, with no values.
-static NOTHING: Line = Line([0; 8]);
-
-impl<'a> Search<'a> {
+impl Trees {
     #[inline(always)]
-    pub(super) fn new(lines: &'a [Line], values: &'a [u32], root: u32, key: u64) -> Self {
-        let header = &lines.get(root as usize).unwrap_or(&NOTHING).0;
-        Self { lines, values, header, key: signed(key), line: 0 }
+    pub(super) fn search(&self, key: u64) -> Search {
+        self.search_from(&self.root, key)
     }
 
     #[inline(always)]
-    fn layers(&self) -> usize {
-        self.header[0] as usize
+    fn search_from(&self, root: &Root, key: u64) -> Search {
+        let slot = self.slots.get(root.slot(key)).copied().unwrap_or_default();
+        Search { slot, window: window(key, root.shift) }
     }
 
-    /// How many keys of the line in a layer are smaller.
+    /// Goes on from a value that is marked with `CHILD`.
     #[inline(always)]
-    fn smaller(&self, layer: usize) -> usize {
-        let line = self.lines.get(self.header[layer & 7] as usize + self.line);
-        let mut smaller = 0;
-        for end in &line.unwrap_or(&NOTHING).0 {
-            smaller += usize::from(*end < self.key);
-        }
-        smaller
+    pub(super) fn search_child(&self, value: u32, key: u64) -> Search {
+        let root = self.children.get((value & !CHILD) as usize);
+        root.map_or(Search::default(), |root| self.search_from(root, key))
     }
 
+    /// Index of the line that is the leaf.
     #[inline(always)]
-    fn descend(&mut self, layer: usize) {
-        self.line = self.line * 9 + self.smaller(layer);
+    pub(super) fn leaf(&self, search: Search) -> usize {
+        let line = search.slot.line();
+        // A leaf in place of an inner line is counted for nothing, which is faster than a branch.
+        let smaller = self.lines.get(line).map_or(0, |line| smaller(&line.0, search.window));
+        line + search.slot.inner() + (smaller & search.slot.inner().wrapping_neg())
     }
 
-    /// The value of the run that the key lies in; 0 if there is no tree.
+    /// The value of a key that is in this leaf.
     #[inline(always)]
-    fn value(&self) -> u32 {
-        let at = self.header[7] as usize + self.line * 8 + self.smaller(self.layers() + 1);
-        self.values.get(at).copied().unwrap_or(0)
+    pub(super) fn value(&self, leaf: usize, search: Search) -> u32 {
+        let Some(Line(line)) = self.lines.get(leaf) else { return 0 };
+        let (ends, values) = line.split_at(RUNS);
+        let ends: &[i32; RUNS] = ends.try_into().unwrap_or(&[0; RUNS]);
+        values[smaller(ends, search.window) & (RUNS - 1)] as u32
     }
 
-    #[inline(always)]
-    pub(super) fn run(mut self) -> u32 {
-        for layer in 1..=self.layers() {
-            self.descend(layer);
-        }
-        self.value()
+    /// Bytes.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&*self.slots) + size_of_val(&*self.lines) + size_of_val(&*self.children)
     }
 }
 
-/// Number of searches that are made in step.
-///
-/// A search is a chain of loads that each wait for the one before. So the processor is given several chains at once,
-/// more than it would find by looking ahead.
-pub(super) const IN_STEP: usize = 8;
-
-/// Makes searches in step.
-// Loops, for closures that are handed to functions may miss the instructions of the caller.
+/// How many of the keys are smaller than another one.
 #[inline(always)]
-pub(super) fn run_in_step(searches: &mut [Search<'_>; IN_STEP], found: &mut [u32; IN_STEP]) {
-    let mut layers = 0;
-    for search in searches.iter() {
-        layers = layers.max(search.layers());
+fn smaller<const N: usize>(keys: &[i32; N], key: i32) -> usize {
+    let mut smaller = 0;
+    for end in keys {
+        smaller += u32::from(*end < key);
     }
-    for layer in 1..=layers {
-        for search in searches.iter_mut() {
-            if layer <= search.layers() {
-                search.descend(layer);
-            }
-        }
-    }
-    for (search, found) in searches.iter().zip(found) {
-        *found = search.value();
-    }
+    smaller as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every number of runs there can be up to three layers, for each has its own shape.
+    fn find(trees: &Trees, key: u64) -> u32 {
+        let mut search = trees.search(key);
+        loop {
+            let found = trees.value(trees.leaf(search), search);
+            if found & CHILD == 0 {
+                return found;
+            }
+            search = trees.search_child(found, key);
+        }
+    }
+
+    /// Every number of runs up to several inner lines, with gaps from one key to half of all.
     #[test]
-    fn every_size_finds_every_run() {
-        for count in 0..750_u64 {
-            // From the lowest key to the highest one, with steps that are not all alike.
-            let start = |at: u64| if at + 1 == count { u64::MAX } else { at * at * 3 };
-            let runs: Vec<_> = (0..count).map(|at| (start(at), at as u32 + 1)).collect();
-            let mut forest = Forest::default();
-            forest.plant(&[(0, 7)]);
-            let root = forest.plant(&runs);
-            let (lines, values) = forest.into_parts();
-            let search = |key| Search::new(&lines, &values, root, key);
-            for (at, (start, value)) in runs.iter().enumerate() {
-                let last = runs.get(at + 1).map_or(u64::MAX, |(next, _)| next - 1);
-                let searches = [*start, last, *start, last, *start, last, *start, last].map(search);
-                let mut found = [0; IN_STEP];
-                run_in_step(&mut searches.clone(), &mut found);
-                assert_eq!(found, [*value; IN_STEP], "run {at} of {count}");
-                assert_eq!(searches.map(Search::run), found);
+    fn every_size_and_spread_finds_every_run() {
+        for count in 1..300_u64 {
+            for spread in [0, 7, 33, 55] {
+                // From the lowest key to the highest one, with steps that are not all alike.
+                let last = |at: u64| at > 0 && at + 1 == count;
+                let start = |at: u64| if last(at) { u64::MAX } else { (at + at / 9) << spread };
+                let runs: Vec<_> = (0..count).map(|at| (start(at), at as u32 + 1)).collect();
+                let trees = Forest::default().finish(&runs);
+                for (at, (start, value)) in runs.iter().enumerate() {
+                    let last = runs.get(at + 1).map_or(u64::MAX, |(next, _)| next - 1);
+                    for key in [*start, last] {
+                        assert_eq!(find(&trees, key), *value, "run {at} of {count}, {spread}");
+                    }
+                }
             }
         }
     }
 
     #[test]
-    fn trees_of_different_depths_are_searched_in_step() {
+    fn a_value_leads_to_another_tree() {
         let mut forest = Forest::default();
-        let sizes = [1, 2, 9, 10, 73, 74, 700, 1];
-        let runs = |size: u32| (0..size).map(|at| (u64::from(at), at + 1)).collect::<Vec<_>>();
-        let roots = sizes.map(|size| forest.plant(&runs(size)));
-        let (lines, values) = forest.into_parts();
-        let mut found = [0; IN_STEP];
-        run_in_step(&mut roots.map(|root| Search::new(&lines, &values, root, 1 << 40)), &mut found);
-        assert_eq!(found, sizes);
-        assert_eq!(Search::new(&[], &[], 0, 5).run(), 0, "no tree, no value");
+        let child = forest.plant(&[(0, 1), (5, 2), (6, 1)], 0);
+        let trees = forest.finish(&[(0, 7), (9, child), (10, 7)]);
+        assert_eq!([8, 10, u64::MAX].map(|key| find(&trees, key)), [7; 3]);
+        let search = trees.search(9);
+        assert_eq!(trees.value(trees.leaf(search), search), child);
+        let below = [0, 4, 5, 6, u64::MAX].map(|key| {
+            let search = trees.search_child(child, key);
+            trees.value(trees.leaf(search), search)
+        });
+        assert_eq!(below, [1, 1, 2, 1, 1]);
+        let nothing = Trees::default();
+        let search = nothing.search(5);
+        assert_eq!(nothing.value(nothing.leaf(search), search), 0, "no tree, no value");
     }
 }

@@ -11,6 +11,7 @@
 //! a piece is split or two are joined.
 
 mod compile;
+mod directory;
 mod update;
 
 use std::sync::Arc;
@@ -19,11 +20,15 @@ use multiversion::multiversion;
 
 use super::NextHopId;
 use super::runs::Code;
-use super::tree::{IN_STEP, Line, Search, run_in_step};
+use super::tree::{CHILD, Search, Trees};
+use directory::{Directory, Slot};
 pub(super) use update::Pending;
 
-/// Marks a value that is the root of a tree over the last 64 bits.
-const CHILD: u32 = 1 << 31;
+/// Number of lookups that are made in step, so that they wait for memory together.
+const IN_STEP: usize = 8;
+
+/// Marks, beside `CHILD`, a value that leads to a tree over the last 64 bits.
+const LAST_HALF: u32 = 1 << 30;
 
 /// A prefix with the routes inside it.
 #[derive(Clone, Debug)]
@@ -35,30 +40,38 @@ struct Piece {
     cover: Code,
     /// Number of routes inside.
     routes: u32,
-    root: u32,
-    lines: Arc<[Line]>,
-    values: Arc<[u32]>,
+    trees: Trees,
 }
 
 impl Piece {
     fn empty(first: u128, len: u8) -> Self {
-        let (lines, values) = Default::default();
-        Self { first, len, cover_len: 0, cover: 0, routes: 0, root: 0, lines, values }
+        Self { first, len, cover_len: 0, cover: 0, routes: 0, trees: Trees::default() }
     }
 
     #[inline(always)]
-    fn search(&self, address: u128) -> Search<'_> {
-        let key = if self.len < 64 { (address >> 64) as u64 } else { address as u64 };
-        Search::new(&self.lines, &self.values, self.root, key)
+    fn search(&self, address: u128) -> Search {
+        self.trees.search(if self.len < 64 { (address >> 64) as u64 } else { address as u64 })
     }
 
-    /// The next hop, after the search for it.
+    /// The search that a value which is marked with `CHILD` leads to.
     #[inline(always)]
-    fn next_hop(&self, mut found: Code, address: u128) -> Option<NextHopId> {
-        if found & CHILD != 0 {
-            found = Search::new(&self.lines, &self.values, found & !CHILD, address as u64).run();
-        }
-        NextHopId::from_code(if found == 0 { self.cover } else { found })
+    fn search_on(&self, found: Code, address: u128) -> Search {
+        let last_half = self.len >= 64 || found & LAST_HALF != 0;
+        let key = if last_half { address as u64 } else { (address >> 64) as u64 };
+        self.trees.search_child(found & !LAST_HALF, key)
+    }
+
+    /// The value that a search finds.
+    #[inline(always)]
+    fn value(&self, search: Search) -> Code {
+        self.trees.value(self.trees.leaf(search), search)
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, found: Code) -> Option<NextHopId> {
+        // No branch: where there are covers, many addresses have no other route, and many have.
+        let cover = self.cover & u32::from(found == 0).wrapping_neg();
+        NextHopId::from_code(found | cover)
     }
 }
 
@@ -70,101 +83,34 @@ pub(super) struct Table {
     directory: Arc<Directory>,
 }
 
-/// Which piece an address is in.
-#[derive(Debug, Default)]
-struct Directory {
-    /// For each /19 of the global unicast addresses the piece that it lies in, or `SPLIT`.
-    ///
-    /// That is one step for what would be two or three of the tree.
-    global: Box<[u32]>,
-    /// A tree from the first 64 bits of an address to the last piece that begins with them, or before.
-    lines: Box<[Line]>,
-    values: Box<[u32]>,
-}
-
-/// Says that a /19 has several pieces.
-const SPLIT: u32 = u32::MAX;
-
-impl Directory {
-    /// The piece of an address, or `SPLIT`.
-    #[inline(always)]
-    fn at_once(&self, address: u128) -> u32 {
-        // Below 2000::/3 the difference is not in the table, and neither is it above.
-        let slot = (address >> 109) as usize;
-        self.global.get(slot.wrapping_sub(1 << 16)).copied().unwrap_or(SPLIT)
-    }
-
-    #[inline(always)]
-    fn search(&self, address: u128) -> Search<'_> {
-        Search::new(&self.lines, &self.values, 0, (address >> 64) as u64)
-    }
-}
-
 impl Table {
     pub(super) fn new() -> Self {
-        Self { pieces: [Piece::empty(0, 0)].into(), directory: Arc::default() }
+        let pieces: Arc<[Piece]> = [Piece::empty(0, 0)].into();
+        Self { directory: Arc::new(Directory::new(&pieces)), pieces }
     }
 
     #[inline(always)]
     pub(super) fn lookup(&self, address: u128) -> Option<NextHopId> {
-        let piece = match &*self.pieces {
-            [only] => only,
-            _ => match self.directory.at_once(address) {
-                SPLIT => self.piece(self.directory.search(address).run(), address)?,
-                at => self.pieces.get(at as usize)?,
-            },
-        };
-        piece.next_hop(piece.search(address).run(), address)
+        let piece = self.piece(address)?;
+        let mut found = piece.value(piece.search(address));
+        while found & CHILD != 0 {
+            found = piece.value(piece.search_on(found, address));
+        }
+        piece.next_hop(found)
     }
 
-    /// Looks up a few addresses in step.
+    /// The piece that an address is in.
     #[inline(always)]
-    fn lookup_few(
-        &self,
-        addresses: &[u128; IN_STEP],
-        next_hops: &mut [Option<NextHopId>; IN_STEP],
-    ) {
-        let Some(first) = self.pieces.first() else { return };
-        let (mut pieces, mut found) = ([first; IN_STEP], [0; IN_STEP]);
-        let mut searches = [first.search(0); IN_STEP];
-        if self.pieces.len() > 1 {
-            let mut split = 0;
-            for (found, address) in found.iter_mut().zip(addresses) {
-                *found = self.directory.at_once(*address);
-                split += usize::from(*found == SPLIT);
-            }
-            if split > IN_STEP / 2 {
-                for (search, address) in searches.iter_mut().zip(addresses) {
-                    *search = self.directory.search(*address);
-                }
-                run_in_step(&mut searches, &mut found);
-            } else if split > 0 {
-                for (found, address) in found.iter_mut().zip(addresses) {
-                    if *found == SPLIT {
-                        *found = self.directory.search(*address).run();
-                    }
-                }
-            }
-            for ((piece, found), address) in pieces.iter_mut().zip(found).zip(addresses) {
-                *piece = self.piece(found, *address).unwrap_or(first);
-            }
-        }
-        for ((search, piece), address) in searches.iter_mut().zip(pieces).zip(addresses) {
-            *search = piece.search(*address);
-        }
-        run_in_step(&mut searches, &mut found);
-        for (at, next_hop) in next_hops.iter_mut().enumerate() {
-            *next_hop = pieces[at].next_hop(found[at], addresses[at]);
-        }
+    fn piece(&self, address: u128) -> Option<&Piece> {
+        self.piece_in(self.directory.slot((address >> 64) as u64), address)
     }
 
-    /// The piece that an address is in, by what the directory says.
+    /// The piece that an address is in, by what the directory says first.
     #[inline(always)]
-    fn piece(&self, found: u32, address: u128) -> Option<&Piece> {
-        match self.pieces.get(found as usize)? {
-            piece if piece.len <= 64 => Some(piece),
-            // One of several that begin with these 64 bits.
-            _ => self.pieces.get(self.piece_at(address)),
+    fn piece_in(&self, slot: Slot, address: u128) -> Option<&Piece> {
+        match self.pieces.get(self.directory.piece(slot, (address >> 64) as u64)) {
+            Some(piece) => Some(piece),
+            None => self.pieces.get(self.piece_at(address)),
         }
     }
 
@@ -181,25 +127,77 @@ impl Table {
 
     /// Bytes.
     pub(super) fn memory(&self) -> usize {
-        let trees = self
-            .pieces
-            .iter()
-            .map(|piece| size_of_val(&*piece.lines) + size_of_val(&*piece.values));
-        let directory = size_of_val(&*self.directory.lines)
-            + size_of_val(&*self.directory.values)
-            + size_of_val(&*self.directory.global);
-        size_of_val(&*self.pieces) + directory + trees.sum::<usize>()
+        let trees = self.pieces.iter().map(|piece| piece.trees.memory());
+        size_of_val(&*self.pieces) + self.directory.memory() + trees.sum::<usize>()
     }
 }
 
-/// With AVX2, a line is compared in two steps instead of eight.
+/// Looks up a few addresses in step, each in its piece.
+#[inline(always)]
+fn in_step(
+    pieces: &[&Piece; IN_STEP],
+    addresses: &[u128; IN_STEP],
+    next_hops: &mut [Option<NextHopId>; IN_STEP],
+) {
+    // Loops, for closures that are handed to functions may miss the instructions of the caller.
+    let (mut searches, mut leaves) = ([Search::default(); IN_STEP], [0; IN_STEP]);
+    let (mut found, mut any) = ([0; IN_STEP], 0);
+    for at in 0..IN_STEP {
+        searches[at] = pieces[at].search(addresses[at]);
+    }
+    for at in 0..IN_STEP {
+        leaves[at] = pieces[at].trees.leaf(searches[at]);
+    }
+    for at in 0..IN_STEP {
+        found[at] = pieces[at].trees.value(leaves[at], searches[at]);
+        any |= found[at];
+    }
+    while any & CHILD != 0 {
+        any = 0;
+        for at in 0..IN_STEP {
+            if found[at] & CHILD != 0 {
+                searches[at] = pieces[at].search_on(found[at], addresses[at]);
+            }
+        }
+        for at in 0..IN_STEP {
+            if found[at] & CHILD != 0 {
+                leaves[at] = pieces[at].trees.leaf(searches[at]);
+            }
+        }
+        for at in 0..IN_STEP {
+            if found[at] & CHILD != 0 {
+                found[at] = pieces[at].trees.value(leaves[at], searches[at]);
+                any |= found[at];
+            }
+        }
+    }
+    for at in 0..IN_STEP {
+        next_hops[at] = pieces[at].next_hop(found[at]);
+    }
+}
+
+/// With AVX2, all keys of a leaf are compared in one step instead of eight.
 #[multiversion(targets("x86_64+avx2+popcnt+bmi1+bmi2+lzcnt"))]
 fn lookup_batch(table: &Table, addresses: &[u128], next_hops: &mut [Option<NextHopId>]) {
+    let Some(first) = table.pieces.first() else { return };
     let count = addresses.len().min(next_hops.len());
     let (few, rest) = addresses[..count].as_chunks();
     let (few_hops, rest_hops) = next_hops[..count].as_chunks_mut();
-    for (addresses, next_hops) in few.iter().zip(few_hops) {
-        table.lookup_few(addresses, next_hops);
+    if let [only] = &*table.pieces {
+        for (addresses, next_hops) in few.iter().zip(few_hops) {
+            in_step(&[only; IN_STEP], addresses, next_hops);
+        }
+    } else {
+        for (addresses, next_hops) in few.iter().zip(few_hops) {
+            let (mut slots, mut pieces) = ([Slot::default(); IN_STEP], [first; IN_STEP]);
+            for at in 0..IN_STEP {
+                slots[at] = table.directory.slot((addresses[at] >> 64) as u64);
+            }
+            for at in 0..IN_STEP {
+                pieces[at] = table.piece_in(slots[at], addresses[at]).unwrap_or(first);
+            }
+            in_step(&pieces, addresses, next_hops);
+        }
     }
     for (address, next_hop) in rest.iter().zip(rest_hops) {
         *next_hop = table.lookup(*address);

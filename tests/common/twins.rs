@@ -53,6 +53,8 @@ impl Node {
     /// node 3; nodes 2 and 3 are known to all segments, and segment 2, where nothing is static but host 1, is open.
     fn new(offloads: Offloads, mtu: Option<u32>) -> Self {
         let mut tables = Tables::new(underlay(1), 1).unwrap();
+        // It is listed after every step.
+        tables.set_fdb_capacity(1024).unwrap();
         let now = Duration::ZERO;
         let with_mtu = |mut segment: Segment| {
             (segment.mtu, segment.fdb_limit) = (mtu, segment.fdb_limit.min(64));

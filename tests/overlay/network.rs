@@ -88,9 +88,12 @@ impl Network {
     pub(crate) fn new(nodes: u8) -> Self {
         let node = |n| {
             let address = underlay(n);
+            let mut tables = Tables::new(address, 1).unwrap();
+            // It is listed after every step.
+            tables.set_fdb_capacity(1024).unwrap();
             Node {
                 address,
-                tables: Tables::new(address, 1).unwrap(),
+                tables,
                 forwarder: Forwarder::new(0),
                 inboxes: BTreeMap::new(),
                 events: Vec::new(),

@@ -1,8 +1,7 @@
 //! From the routes inside a piece to its trees.
 
-use super::{CHILD, Directory, Piece, SPLIT};
+use super::{LAST_HALF, Piece};
 use crate::fib::NextHopId;
-use crate::fib::address::Address;
 use crate::fib::map::Key;
 use crate::fib::runs::{Code, Runs, runs};
 use crate::fib::tree::Forest;
@@ -15,27 +14,23 @@ impl Piece {
             cover_len: self.cover_len,
             ..Self::empty(self.first, self.len)
         };
-        if routes.is_empty() {
-            return;
-        }
+        // Also of no routes there is a tree, so that to miss takes the same way everywhere.
         let mut forest = Forest::default();
-        self.root = if self.len < 64 {
-            let runs = by_first_half(routes, &mut forest);
-            forest.plant(&runs)
+        let found = if self.len < 64 {
+            by_first_half(routes, &mut forest)
         } else {
-            by_last_half(routes, 0, &mut forest)
+            by_last_half(routes, 0)
         };
-        let (lines, values) = forest.into_parts();
-        (self.lines, self.values, self.routes) = (lines.into(), values.into(), routes.len() as u32);
+        (self.trees, self.routes) = (forest.finish(&found), routes.len() as u32);
     }
 }
 
-/// Plants a tree over the last 64 bits, with `outside` where no route is.
-fn by_last_half(routes: &[(Key<u128>, NextHopId)], outside: Code, forest: &mut Forest) -> u32 {
+/// Runs over the last 64 bits, with `outside` where no route is.
+fn by_last_half(routes: &[(Key<u128>, NextHopId)], outside: Code) -> Runs<u64> {
     let mut found = Runs::new();
     let routes = routes.iter().map(|((address, len), hop)| ((*address as u64, len - 64), *hop));
     runs(0, outside, routes, &mut found);
-    forest.plant(&found)
+    found
 }
 
 /// Runs over the first 64 bits; those with routes longer than /64 get a tree over the others.
@@ -59,7 +54,7 @@ fn by_first_half(routes: &[(Key<u128>, NextHopId)], forest: &mut Forest) -> Runs
             all.push((start, value));
         }
         all.pop_if(|(have, _)| *have == key);
-        all.push((key, CHILD | by_last_half(group, around, forest)));
+        all.push((key, forest.plant(&by_last_half(group, around), LAST_HALF)));
         if let Some(next) = key.checked_add(1) {
             all.push((next, around));
         }
@@ -69,36 +64,4 @@ fn by_first_half(routes: &[(Key<u128>, NextHopId)], forest: &mut Forest) -> Runs
     }
     all.extend(rest);
     all
-}
-
-impl Directory {
-    pub(super) fn new(pieces: &[Piece]) -> Self {
-        let mut runs: Runs<u64> = Vec::with_capacity(pieces.len());
-        for (piece, at) in pieces.iter().zip(0..) {
-            let start = (piece.first >> 64) as u64;
-            runs.pop_if(|(have, _)| *have == start);
-            runs.push((start, at));
-        }
-        let mut forest = Forest::default();
-        forest.plant(&runs);
-        let (lines, values) = forest.into_parts();
-        Self { global: global(pieces), lines: lines.into(), values: values.into() }
-    }
-}
-
-/// The piece of each /19 in 2000::/3, if it is one only; nothing if that space is hardly used.
-fn global(pieces: &[Piece]) -> Box<[u32]> {
-    if pieces.iter().filter(|piece| piece.first >> 125 == 1).count() < 2 {
-        return Box::default();
-    }
-    let mut global = vec![SPLIT; 1 << 16];
-    for (piece, at) in pieces.iter().zip(0..) {
-        let slot = |address: u128| (address >> 109) as usize;
-        let (first, last) = (slot(piece.first), slot(piece.first.last(piece.len)));
-        if piece.len <= 19 && last >= 1 << 16 && first < 2 << 16 {
-            let slots = first.saturating_sub(1 << 16)..=last.min((2 << 16) - 1) - (1 << 16);
-            global.get_mut(slots).unwrap_or_default().fill(at);
-        }
-    }
-    global.into()
 }

@@ -10,8 +10,8 @@ use crate::fib::noted::Noted;
 
 /// Most routes of a piece; with more, it is cut in two.
 ///
-/// With two runs a route, a tree of four layers has just room for them.
-const LARGE: usize = 2900;
+/// Larger ones make fewer steps through the directory, and take longer to compile.
+const LARGE: usize = 1500;
 
 /// Two halves with fewer routes together are joined.
 const SMALL: usize = LARGE / 4;
