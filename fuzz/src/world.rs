@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
-    Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, GroupInfo, Offload, Offloads,
-    Output, PortId, PortInfo, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables,
-    Transmit, limits,
+    Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, GroupInfo, Offload,
+    Offloads, Output, PortId, PortInfo, Route, Segment, SegmentId, SegmentInfo, Span, Stats,
+    Tables, Transmit, limits,
 };
 
 use crate::cursor::Cursor;
@@ -31,12 +31,8 @@ pub fn bridge(n: u32) -> Segment {
 }
 
 /// Everything that can be seen of tables.
-pub type Listing = (
-    Vec<SegmentInfo>,
-    Vec<PortInfo>,
-    Vec<(Vec<FdbEntry>, Vec<Route>, Vec<GroupInfo>)>,
-    Stats,
-);
+pub type Listing =
+    (Vec<SegmentInfo>, Vec<PortInfo>, Vec<(Vec<FdbEntry>, Vec<Route>, Vec<GroupInfo>)>, Stats);
 
 pub struct World {
     pub tables: Tables,
