@@ -189,8 +189,10 @@ fn flood_from_port(scene: &Scene, over: &AtomicBool) {
     }
 }
 
+/// Floods a node from `sources` addresses within `time`. Memory is that of the whole process, and so looked at only
+/// when no other test is run in it: `alone`.
 #[allow(clippy::print_stdout, reason = "shows when the test fails")]
-fn flood(sources: u64, time: Duration) {
+fn flood(sources: u64, time: Duration, alone: bool) {
     let mut scene = Scene::new();
     let stations = |place: Place| (0..STATIONS).map(move |n| place.station(n));
     let everybody: HashSet<MacAddr> = stations(PORT).chain(stations(VTEP)).collect();
@@ -244,7 +246,7 @@ fn flood(sources: u64, time: Duration) {
     assert!(learned <= stats.segments[0].fdb_limit, "{stats}");
     assert!(learned as u64 > 2 * STATIONS + 1000, "the flood came to be learned: {stats}");
     let (early, last) = (memory[memory.len() / 4], memory[memory.len() - 1]);
-    assert!(last < early + 4096, "memory grew: {memory:?}");
+    assert!(!alone || last < early + 4096, "memory grew: {memory:?}");
     let flooded = scene.bystander.drain();
     let to_known = |frame: &&Vec<u8>| everybody.iter().any(|mac| frame[..6] == mac.0);
     let lost: Vec<_> = flooded.iter().filter(to_known).map(|frame| &frame[..12]).collect();
@@ -256,15 +258,15 @@ fn flood(sources: u64, time: Duration) {
 #[test]
 fn a_flood_of_macs_takes_nothing_from_others() {
     if privileged("a_flood_of_macs_takes_nothing_from_others") {
-        flood(300_000, Duration::from_secs(4));
+        flood(300_000, Duration::from_secs(4), false);
     }
 }
 
-/// For longer; `.ci/run` does so.
+/// For longer, and with no other test beside it; `.ci/run` does so.
 #[test]
-#[ignore = "takes half a minute"]
+#[ignore = "takes half a minute, and --test-threads=1"]
 fn a_flood_of_ten_million_macs_takes_nothing_from_others() {
     if privileged("a_flood_of_ten_million_macs_takes_nothing_from_others") {
-        flood(10_000_000, Duration::from_secs(30));
+        flood(10_000_000, Duration::from_secs(30), true);
     }
 }
