@@ -7,6 +7,7 @@ mod bridge;
 mod emit;
 mod icmp;
 mod lookahead;
+mod news;
 mod outcome;
 mod routed;
 
@@ -27,9 +28,7 @@ use crate::tables::{Bridge, Macs, SegmentEntry, SegmentTable, Tables};
 use crate::wire::eth::MacNumber;
 use emit::Emitter;
 use icmp::Budget;
-
-/// New and moved MAC addresses that are learned per batch: bounds what a flood of forged addresses costs.
-const NEWS_PER_BATCH: u32 = 32;
+use news::News;
 
 /// Forwards batches for one worker.
 #[derive(Debug)]
@@ -38,6 +37,8 @@ pub struct Forwarder {
     chunks: Vec<Chunk>,
     coalescer: Coalescer,
     icmp: Budget,
+    /// Number of the next batch that is learned from; wraps.
+    batches: u32,
 }
 
 /// What became of one received frame.
@@ -115,7 +116,13 @@ impl Forwarder {
     /// Makes the forwarder of worker `worker`, counted from 0 and below the number the tables were made for.
     #[must_use]
     pub fn new(worker: usize) -> Self {
-        Self { worker, chunks: Vec::new(), coalescer: Coalescer::new(), icmp: Budget::new() }
+        Self {
+            worker,
+            chunks: Vec::new(),
+            coalescer: Coalescer::new(),
+            icmp: Budget::new(),
+            batches: 0,
+        }
     }
 
     /// Says which frames from the underlay are joined to super-frames, for ports that take them: those of
@@ -193,6 +200,12 @@ impl Forwarder {
         }
     }
 
+    /// What may be learned from the next batch.
+    fn news(&mut self) -> News {
+        self.batches = self.batches.wrapping_add(1);
+        News::new(self.batches)
+    }
+
     #[inline]
     fn emitter<'a>(
         &'a mut self,
@@ -234,11 +247,11 @@ fn learn(
     segment: SegmentId,
     (bridge, macs): (&Bridge, &Macs<'_>),
     (mac, at): (MacNumber, At),
-    news: &mut u32,
+    news: &mut News,
     output: &mut Output,
 ) -> bool {
     let known = macs.learned.refresh(mac, at.place, context.second);
-    if !known && *news > 0 {
+    if !known && news.take(at.place) {
         learn_news(context, segment, bridge, (mac, at), news, output);
     }
     known
@@ -250,11 +263,9 @@ fn learn_news(
     segment: SegmentId,
     bridge: &Bridge,
     (mac, at): (MacNumber, At),
-    news: &mut u32,
+    news: &mut News,
     output: &mut Output,
 ) {
-    // Refusals cost as much as news.
-    *news -= 1;
     let (tables, counters) = (context.tables, context.counters);
     let mut removed = |removed: Removed| {
         let (segment, mac) = (SegmentId::from_word(removed.domain), removed.mac);
@@ -273,7 +284,7 @@ fn learn_news(
         Learned::Full => counters.learning_refused.add(1),
         Learned::MovedAlready => {
             // This costs a lookup: stations that fight for an address must not use up the others' chances.
-            *news += 1;
+            news.put_back(at.place);
             counters.moves_refused.add(1);
         }
         Learned::New => {

@@ -47,7 +47,7 @@ pub struct Totals {
     pub delivered: u64,
     /// Of the frames delivered, those that a device took together with an earlier one, as one super-frame.
     pub coalesced: u64,
-    /// Times that a MAC address was not learned because the FDB was full, at most 32 a batch; frames are forwarded all the
+    /// Times that a MAC address was not learned because the FDB was full, at most 32 a batch and sender; frames are forwarded all the
     /// same.
     pub learning_refused: u64,
     /// Times that a MAC address did not follow a frame to another place because it had moved in the same second already:

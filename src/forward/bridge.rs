@@ -14,7 +14,8 @@ use crate::wire::{FrameInfo, Vni};
 
 use super::emit::{Targets, recognise};
 use super::lookahead::{prefetch_datagrams, prefetch_frames};
-use super::{At, Context, Fate, Forwarder, NEWS_PER_BATCH, Tally, learn};
+use super::news::News;
+use super::{At, Context, Fate, Forwarder, Tally, learn};
 
 /// The addresses of a frame that a bridge forwards.
 #[inline]
@@ -88,7 +89,7 @@ impl Forwarder {
         output: &mut Output,
     ) {
         let mut tally = Tally::default();
-        let mut news = NEWS_PER_BATCH;
+        let mut news = self.news();
         let mut recent = Recent::default();
         let macs = bridge.macs();
         prefetch_frames(bridge, batch);
@@ -116,7 +117,7 @@ impl Forwarder {
         (port, segment, (bridge, macs), recent): FromPort<'_>,
         batch: &mut Batch,
         index: usize,
-        news: &mut u32,
+        news: &mut News,
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
         let frame = batch.frame(index);
@@ -165,7 +166,7 @@ impl Forwarder {
         output: &mut Output,
     ) {
         let mut tally = Tally::default();
-        let mut news = NEWS_PER_BATCH;
+        let mut news = self.news();
         let mut origins = Origins {
             tables: context.tables,
             worker: context.worker,
@@ -202,7 +203,7 @@ impl Forwarder {
         origins: &mut Origins<'_>,
         batch: &mut Batch,
         index: usize,
-        news: &mut u32,
+        news: &mut News,
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
         let datagram = batch.frame(index);
