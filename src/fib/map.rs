@@ -6,6 +6,7 @@ use std::slice;
 use std::sync::Arc;
 
 use super::NextHopId;
+use super::address::Address;
 
 /// Most routes of a leaf, and most children of an inner block.
 const FULL: usize = 64;
@@ -45,7 +46,7 @@ pub(super) struct Map<A> {
     len: usize,
 }
 
-impl<A: Copy + Ord> Map<A> {
+impl<A: Address> Map<A> {
     pub(super) fn new() -> Self {
         Self { root: Arc::new(Block::Leaf(Vec::new())), len: 0 }
     }
@@ -88,6 +89,18 @@ impl<A: Copy + Ord> Map<A> {
                 Block::Inner(children) => block = &children.get(child(children, key))?.1,
             }
         }
+    }
+
+    /// The longest prefix around an address that is shorter than `len`, with its length.
+    pub(super) fn around(&self, address: A, len: u8) -> Option<(NextHopId, u8)> {
+        (0..len).rev().find_map(|len| Some((self.get((address.first(len), len))?, len)))
+    }
+
+    /// Gathers the routes inside a prefix, without that prefix itself, in place of what `routes` held.
+    pub(super) fn collect(&self, first: A, len: u8, routes: &mut Vec<(Key<A>, NextHopId)>) {
+        routes.clear();
+        let inside = self.iter_from((first, 0)).take_while(|((at, _), _)| *at <= first.last(len));
+        routes.extend(inside.filter(|((_, longer), _)| *longer > len));
     }
 
     /// The routes from `key` on.

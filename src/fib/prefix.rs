@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use super::address::Address;
+
 /// An IP prefix: an address with the number of leading bits that count.
 ///
 /// Bits beyond the length are zero, so two equal prefixes compare equal.
@@ -18,11 +20,9 @@ impl Prefix {
     #[must_use]
     pub fn new(address: IpAddr, len: u8) -> Option<Self> {
         let address = match address {
-            IpAddr::V4(v4) if len <= 32 => {
-                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask_v4(len)))
-            }
+            IpAddr::V4(v4) if len <= 32 => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits().first(len))),
             IpAddr::V6(v6) if len <= 128 => {
-                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask_v6(len)))
+                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits().first(len)))
             }
             _ => return None,
         };
@@ -94,14 +94,6 @@ impl FromStr for Prefix {
         let whole = if address.is_ipv4() { 32 } else { 128 };
         Self::new(address, len.unwrap_or(whole)).ok_or_else(error)
     }
-}
-
-pub(super) fn mask_v4(len: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0)
-}
-
-pub(super) fn mask_v6(len: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
 }
 
 #[cfg(test)]

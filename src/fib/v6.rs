@@ -5,7 +5,7 @@
 //!                                    └▶ a tree over the last 64 bits, where prefixes are longer than /64
 //! ```
 //!
-//! The address space is cut into *pieces*, each a prefix with at most some hundred routes inside, and a piece is
+//! The address space is cut into *pieces*, each a prefix with a bounded number of routes inside, and a piece is
 //! compiled as a whole. A piece of /64 or longer is one tree over the last 64 bits. The longest prefix around a piece
 //! is its *cover*, the answer where the piece has none; so no change of a route compiles more than one piece, but when
 //! a piece is split or two are joined.

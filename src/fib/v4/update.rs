@@ -55,10 +55,10 @@ impl Table {
     fn cover(&mut self, map: &Map<u32>, (address, len): Key<u32>) {
         let (code, code_len) = match map.get((address, len)) {
             Some(next_hop) => (next_hop.code(), len),
-            None => (0..len)
-                .rev()
-                .find_map(|len| Some((map.get((address.first(len), len))?, len)))
-                .map_or((0, 0), |(next_hop, len)| (next_hop.code(), len)),
+            None => {
+                let around = map.around(address, len);
+                around.map_or((0, 0), |(next_hop, len)| (next_hop.code(), len))
+            }
         };
         let removed = code_len != len || code == 0;
         let first = address >> 20;
@@ -95,7 +95,7 @@ impl Compiler<'_> {
             }
         }
         (entry.lines, entry.other) = (Arc::default(), None);
-        self.collect(first, CHUNK_BITS);
+        self.map.collect(first, CHUNK_BITS, &mut self.routes);
         if self.routes.len() > DENSE {
             let mut new: Box<[Part; 16]> = Box::default();
             for (part, first) in new.iter_mut().zip((first..).step_by(1 << 16)) {
@@ -115,7 +115,7 @@ impl Compiler<'_> {
     }
 
     fn part(&mut self, part: &mut Part, first: u32) {
-        self.collect(first, PART_BITS);
+        self.map.collect(first, PART_BITS, &mut self.routes);
         runs(first, 0, self.routes.iter().copied(), &mut self.runs);
         let (lines, wide) = compile::<Vec<_>>(&self.runs, first, 1);
         *part = Part { lines: lines.into(), wide, cover: 0, routes: self.routes.len() };
@@ -128,13 +128,5 @@ impl Compiler<'_> {
             let cover = around.filter_map(|len| self.map.get((first.first(len), len))).next();
             part.cover = cover.map_or(0, NextHopId::code) as Code;
         }
-    }
-
-    /// Gathers the routes inside a prefix, without that prefix itself.
-    fn collect(&mut self, first: u32, len: u8) {
-        self.routes.clear();
-        let inside =
-            self.map.iter_from((first, 0)).take_while(|((at, _), _)| *at <= first.last(len));
-        self.routes.extend(inside.filter(|((_, longer), _)| *longer > len));
     }
 }

@@ -58,7 +58,7 @@ impl Table {
         let mut pieces: Vec<(Piece, bool)> = Vec::with_capacity(self.pieces.len());
         for (at, piece) in self.pieces.iter().enumerate() {
             if changed.next_if(|changed| **changed as usize == at).is_some() {
-                collect(map, piece.first, piece.len, &mut routes);
+                map.collect(piece.first, piece.len, &mut routes);
                 cut(piece, &routes, &mut pieces);
             } else {
                 pieces.push((piece.clone(), false));
@@ -66,7 +66,7 @@ impl Table {
             join(map, &mut pieces);
         }
         for (piece, _) in pieces.iter_mut().filter(|(_, stale)| *stale) {
-            collect(map, piece.first, piece.len, &mut routes);
+            map.collect(piece.first, piece.len, &mut routes);
             piece.compile(&routes);
         }
         let new: Arc<[Piece]> = pieces.into_iter().map(|(piece, _)| piece).collect();
@@ -79,7 +79,7 @@ impl Table {
     /// Sets the covers that a route that was added, changed or removed is, or was.
     fn cover(&mut self, map: &Map<u128>, (address, len): Key<u128>) {
         let route = map.get((address, len)).map(|next_hop| (next_hop, len));
-        let (code, code_len) = route.or_else(|| around(map, address, len)).map_or((0, 0), code);
+        let (code, code_len) = route.or_else(|| map.around(address, len)).map_or((0, 0), code);
         let first = self.pieces.partition_point(|piece| piece.first < address);
         let pieces = Arc::make_mut(&mut self.pieces).iter_mut().skip(first);
         // Pieces that were joined since have the route inside.
@@ -97,18 +97,6 @@ impl Table {
 
 fn code((next_hop, len): (NextHopId, u8)) -> (u32, u8) {
     (next_hop.code(), len)
-}
-
-/// The longest prefix around an address that is shorter than `len`.
-fn around(map: &Map<u128>, address: u128, len: u8) -> Option<(NextHopId, u8)> {
-    (0..len).rev().find_map(|len| Some((map.get((address.first(len), len))?, len)))
-}
-
-/// Gathers the routes inside a prefix, without that prefix itself.
-fn collect(map: &Map<u128>, first: u128, len: u8, routes: &mut Vec<Route>) {
-    routes.clear();
-    let inside = map.iter_from((first, 0)).take_while(|((at, _), _)| *at <= first.last(len));
-    routes.extend(inside.filter(|((_, longer), _)| *longer > len));
 }
 
 /// Compiles a piece, cut in halves until each has few enough routes.
@@ -147,7 +135,7 @@ fn join(map: &Map<u128>, pieces: &mut Vec<(Piece, bool)>) {
         }
         let routes = left.routes + right.routes;
         let joined = Piece { routes, ..Piece::empty(left.first, len) };
-        let (cover, cover_len) = around(map, joined.first, len + 1).map_or((0, 0), code);
+        let (cover, cover_len) = map.around(joined.first, len + 1).map_or((0, 0), code);
         pieces.truncate(pieces.len() - 2);
         pieces.push((Piece { cover, cover_len, ..joined }, true));
     }
