@@ -113,6 +113,15 @@ impl Node {
     }
 }
 
+/// A host behind a new port of a bridge segment, from which no frames come but those of the test.
+pub(crate) fn quiet_host(control: &Control, segment: SegmentId) -> Namespace {
+    let host = Namespace::new().unwrap();
+    let _ = host.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+    control.attach(segment, Device::tap_in(&host, "eth0").unwrap()).unwrap();
+    configure(&host, "eth0", 1450, &[]);
+    host
+}
+
 /// Two hosts with a VXLAN dataplane each, towards each other.
 pub(crate) fn pair() -> ([Namespace; 2], Node, Node) {
     let hosts = underlay();

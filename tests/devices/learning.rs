@@ -6,7 +6,7 @@ use std::time::Duration;
 use overplane::{Config, Dataplane, Device, Event, MacAddr, Origin, Segment, Vni};
 use overplane_lab::{Namespace, Sniffer, privileged};
 
-use crate::hosts::{V4, configure, eventually, ip, underlay};
+use crate::hosts::{V4, configure, eventually, ip, quiet_host, underlay};
 
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 0x22];
@@ -35,14 +35,7 @@ fn frames_stop_being_flooded_when_learned_and_start_again_when_aged() {
     let mut segment = Segment::bridge(Vni::new(9).unwrap());
     segment.ageing = Some(Duration::from_secs(2));
     let segment = control.add_segment(segment).unwrap();
-    let hosts = [0, 1, 2].map(|_| {
-        let host = Namespace::new().unwrap();
-        // No frames but those of the test.
-        let _ = host.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
-        control.attach(segment, Device::tap_in(&host, "eth0").unwrap()).unwrap();
-        configure(&host, "eth0", 1450, &[]);
-        host
-    });
+    let hosts = [0, 1, 2].map(|_| quiet_host(&control, segment));
     let ports: Vec<_> = control.ports().iter().map(|port| port.id).collect();
     let senders = hosts.each_ref().map(|host| Sniffer::open(host, "eth0").unwrap());
     let mut seen = hosts.each_ref().map(|host| Sniffer::incoming(host, "eth0").unwrap());

@@ -8,12 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use overplane::wire::vxlan;
-use overplane::{
-    Config, Control, Dataplane, Destination, Device, MacAddr, Segment, SegmentId, Vni,
-};
+use overplane::{Config, Control, Dataplane, Destination, MacAddr, Segment, SegmentId, Vni};
 use overplane_lab::{Namespace, Sniffer, TrainSender, privileged};
 
-use crate::hosts::{V4, configure, eventually, ip, settle, underlay};
+use crate::hosts::{V4, eventually, ip, quiet_host, settle, underlay};
 
 const VNI: u32 = 9;
 /// Stations at each place that are there all the time, each heard of once a second.
@@ -92,14 +90,7 @@ impl Scene {
         for vtep in [V4[1], "10.9.0.3"] {
             control.add_peer(segment, SocketAddr::new(ip(vtep), vxlan::PORT)).unwrap();
         }
-        let hosts = [0, 1, 2].map(|_| {
-            let host = Namespace::new().unwrap();
-            // No frames but those of the test.
-            let _ = host.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
-            control.attach(segment, Device::tap_in(&host, "eth0").unwrap()).unwrap();
-            configure(&host, "eth0", 1450, &[]);
-            host
-        });
+        let hosts = [0, 1, 2].map(|_| quiet_host(&control, segment));
         let [a, b, c] = &hosts;
         let to = SocketAddr::new(ip(V4[0]), vxlan::PORT);
         let from = |address| SocketAddr::new(ip(address), 0);
