@@ -18,6 +18,7 @@ mod offloads;
 mod routed;
 mod soak;
 mod trouble;
+mod vtep;
 mod vxlan;
 mod wire;
 mod workers;
