@@ -342,7 +342,7 @@ fn without_source_ports_datagrams_leave_from_the_segments_own() {
 }
 
 #[test]
-fn two_dataplanes_do_not_share_a_udp_port() {
+fn row_22_two_dataplanes_do_not_share_a_udp_port() {
     let (first, second) = (node("127.93.0.1", 2), node("127.93.0.1", 2));
     first.bridge(1, 14804, "127.93.0.2");
     let mut segment = Segment::bridge(vni(2));
@@ -354,7 +354,7 @@ fn two_dataplanes_do_not_share_a_udp_port() {
 }
 
 #[test]
-fn a_node_is_no_vtep_of_its_own() {
+fn row_22_a_node_is_no_vtep_of_its_own() {
     let node = node("127.94.0.1", 1);
     let id = node.bridge(1, 14805, "127.94.0.2");
     let error = node.control.add_flood(id, "127.94.0.1:14805".parse().unwrap()).unwrap_err();

@@ -325,7 +325,7 @@ fn a_stranger_cannot_stand_in_the_way_of_a_named_peer() {
 }
 
 #[test]
-fn each_flush_forgets_what_it_names() {
+fn row_13_each_flush_forgets_what_it_names() {
     let (mut tables, _) = furnished();
     tables.apply(NOW, [peer(bridge_id(1), vtep(2)), peer(bridge_id(1), vtep(3))]).unwrap();
     let learn_all = |tables: &Tables| {

@@ -25,8 +25,8 @@ fn sees(sniffer: &mut Sniffer, tag: u8) -> bool {
 }
 
 #[test]
-fn frames_stop_being_flooded_when_learned_and_start_again_when_aged() {
-    if !privileged("frames_stop_being_flooded_when_learned_and_start_again_when_aged") {
+fn row_13_learning_moving_and_ageing_are_reported() {
+    if !privileged("row_13_learning_moving_and_ageing_are_reported") {
         return;
     }
     let [node, _far] = underlay();
@@ -78,8 +78,8 @@ fn frames_stop_being_flooded_when_learned_and_start_again_when_aged() {
 }
 
 #[test]
-fn a_static_entry_holds_against_frames_from_elsewhere() {
-    if !privileged("a_static_entry_holds_against_frames_from_elsewhere") {
+fn row_11_a_static_entry_holds_against_frames_from_elsewhere() {
+    if !privileged("row_11_a_static_entry_holds_against_frames_from_elsewhere") {
         return;
     }
     let [node, _far] = underlay();

@@ -247,8 +247,8 @@ fn flood(sources: u64, time: Duration, alone: bool) {
 }
 
 #[test]
-fn a_flood_of_macs_takes_nothing_from_others() {
-    if privileged("a_flood_of_macs_takes_nothing_from_others") {
+fn row_12_a_flood_of_macs_takes_nothing_from_others() {
+    if privileged("row_12_a_flood_of_macs_takes_nothing_from_others") {
         flood(300_000, Duration::from_secs(4), false);
     }
 }
@@ -256,8 +256,8 @@ fn a_flood_of_macs_takes_nothing_from_others() {
 /// For longer, and with no other test beside it; `.ci/run` does so.
 #[test]
 #[ignore = "takes half a minute, and --test-threads=1"]
-fn a_flood_of_ten_million_macs_takes_nothing_from_others() {
-    if privileged("a_flood_of_ten_million_macs_takes_nothing_from_others") {
+fn row_12_a_flood_of_ten_million_macs_takes_nothing_from_others() {
+    if privileged("row_12_a_flood_of_ten_million_macs_takes_nothing_from_others") {
         flood(10_000_000, Duration::from_secs(30), true);
     }
 }

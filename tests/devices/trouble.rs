@@ -143,8 +143,8 @@ fn a_flood_into_small_buffers_is_survived_and_counted() {
 }
 
 #[test]
-fn a_udp_port_that_the_kernel_holds_is_refused_with_advice() {
-    if !privileged("a_udp_port_that_the_kernel_holds_is_refused_with_advice") {
+fn row_22_a_udp_port_that_the_kernel_holds_is_refused_with_advice() {
+    if !privileged("row_22_a_udp_port_that_the_kernel_holds_is_refused_with_advice") {
         return;
     }
     let hosts = underlay();

@@ -23,15 +23,15 @@ fn check(underlay_addresses: [&str; 2], mtu: usize, hosts: &[Namespace; 2]) {
 }
 
 #[test]
-fn carries_ping_and_tcp_over_an_ipv4_underlay() {
-    if privileged("carries_ping_and_tcp_over_an_ipv4_underlay") {
+fn row_21_carries_ping_and_tcp_at_mtu_1450_over_ipv4() {
+    if privileged("row_21_carries_ping_and_tcp_at_mtu_1450_over_ipv4") {
         check(V4, 1450, &underlay());
     }
 }
 
 #[test]
-fn carries_ping_and_tcp_over_an_ipv6_underlay() {
-    if privileged("carries_ping_and_tcp_over_an_ipv6_underlay") {
+fn row_21_carries_ping_and_tcp_at_mtu_1430_over_ipv6() {
+    if privileged("row_21_carries_ping_and_tcp_at_mtu_1430_over_ipv6") {
         check(V6, 1430, &underlay());
     }
 }

@@ -54,7 +54,42 @@ fn datagrams_that_are_not_ours_are_refused_by_name() {
 }
 
 #[test]
-fn an_open_segment_accepts_strangers_and_learns_behind_them() {
+fn row_26_a_segment_hears_the_vteps_that_it_names_and_no_others() {
+    let mut network = Network::new(1);
+    let port = network.add_segment(1, bridge(1), false);
+    let segment = bridge_id(1);
+    network.add_segment(1, bridge(2), false);
+    network.change(1, Change::AddPeer { segment: bridge_id(2), vtep: vtep(2) });
+    let hello = vxlan(vni(1), &udp(host(7), EVERYBODY, b"hello"));
+    let heard = |network: &mut Network, from: u8| {
+        network.arrive(1, underlay(from), vxlan::PORT, &hello);
+        network.frames(1, port).len()
+    };
+    assert_eq!(heard(&mut network, 2), 0, "what another segment names is no peer of this one");
+    // Each way of naming a VTEP is enough, and taking it back as well.
+    let mac = host(9).mac;
+    for (name, take_back) in [
+        (Change::AddPeer { segment, vtep: vtep(2) }, Change::RemovePeer { segment, vtep: vtep(2) }),
+        (
+            Change::AddFlood { segment, vtep: vtep(2) },
+            Change::RemoveFlood { segment, vtep: vtep(2) },
+        ),
+        (
+            Change::InsertFdb { segment, mac, destination: vtep(2).into() },
+            Change::RemoveFdb { segment, mac },
+        ),
+    ] {
+        network.change(1, name.clone());
+        assert_eq!((heard(&mut network, 2), heard(&mut network, 3)), (1, 0), "{name:?}");
+        network.change(1, take_back);
+        assert_eq!(heard(&mut network, 2), 0, "{name:?} taken back");
+    }
+    let learned = network.stats(1).segments.iter().map(|segment| segment.learned).sum::<usize>();
+    assert_eq!((learned, network.drops(1, DropReason::UnknownVtep)), (0, 7));
+}
+
+#[test]
+fn row_26_an_open_segment_accepts_strangers_and_learns_behind_them() {
     let open = bridge_with(1, |segment| segment.open = true);
     let mut network = Network::new(1);
     let port = network.add_segment(1, open, false);
@@ -73,7 +108,7 @@ fn an_open_segment_accepts_strangers_and_learns_behind_them() {
 }
 
 #[test]
-fn learning_never_overwrites_a_static_entry() {
+fn row_11_a_static_entry_drops_frames_from_elsewhere() {
     let (mut network, ports) = Network::mesh(3, &bridge(1), false);
     let (a, b) = (host(1), host(2));
     let pin = Change::InsertFdb { segment: bridge_id(1), mac: b.mac, destination: vtep(2).into() };
@@ -91,7 +126,7 @@ fn learning_never_overwrites_a_static_entry() {
 }
 
 #[test]
-fn a_stranger_cannot_speak_for_a_pinned_host_in_an_open_segment() {
+fn row_11_a_stranger_cannot_speak_for_a_pinned_host() {
     let mut network = Network::new(1);
     let port = network.add_segment(1, bridge_with(1, |segment| segment.open = true), false);
     let pin =

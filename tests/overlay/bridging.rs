@@ -94,7 +94,7 @@ fn an_entry_ages_out_after_its_last_frame() {
 }
 
 #[test]
-fn a_host_that_moves_is_followed_by_its_first_frame() {
+fn row_11_a_host_that_moves_is_followed_by_its_first_frame() {
     let (mut network, ports) = Network::mesh(3, &bridge(1), false);
     let (a, b) = (host(1), host(2));
     network.send(2, ports[1], &udp(b, EVERYBODY, b"at node 2"));
@@ -132,7 +132,7 @@ fn ports_of_one_segment_switch_locally() {
 }
 
 #[test]
-fn a_full_fdb_goes_on_flooding() {
+fn row_12_a_full_fdb_goes_on_flooding() {
     let small = bridge_with(1, |segment| (segment.fdb_limit, segment.fdb_evict) = (4, false));
     let (mut network, ports) = Network::mesh(2, &small, false);
     for n in 1..=20 {
@@ -149,7 +149,7 @@ fn a_full_fdb_goes_on_flooding() {
 }
 
 #[test]
-fn who_floods_a_full_fdb_displaces_its_own() {
+fn row_12_who_floods_a_full_fdb_displaces_its_own() {
     let small = bridge_with(1, |segment| segment.fdb_limit = 8);
     let (mut network, ports) = Network::mesh(3, &small, false);
     network.send(1, ports[0], &udp(host(1), EVERYBODY, b"hello"));
@@ -177,7 +177,7 @@ fn two_stations_with_one_address_cost_a_move_a_second() {
 }
 
 #[test]
-fn without_learning_only_static_entries_count() {
+fn row_13_without_learning_only_static_entries_count() {
     let (mut network, ports) =
         Network::mesh(2, &bridge_with(1, |segment| segment.learning = false), false);
     network.send(1, ports[0], &udp(host(1), EVERYBODY, b"hello"));

@@ -209,6 +209,11 @@ impl Network {
     pub(crate) fn arrive(&mut self, n: u8, from: IpAddr, udp_port: u16, datagram: &[u8]) {
         // Source ports are entropy.
         let from = SocketAddr::new(from, 49_152 + self.rng.below(1000) as u16);
+        self.arrive_from(n, from, udp_port, datagram);
+    }
+
+    /// The same from a port of the sender's choice.
+    pub(crate) fn arrive_from(&mut self, n: u8, from: SocketAddr, udp_port: u16, datagram: &[u8]) {
         let to = SocketAddr::new(underlay(n), udp_port);
         self.take_in(n, udp_port, vec![Datagram { from, to, bytes: datagram.to_vec() }]);
         self.run();

@@ -61,7 +61,7 @@ fn a_kernel_peers_unfinished_checksum_is_finished_for_a_plain_device() {
 }
 
 #[test]
-fn a_devices_unfinished_checksum_is_finished_before_it_is_sent() {
+fn row_21_a_devices_unfinished_checksum_is_finished_before_it_is_sent() {
     let (mut network, port) = node(true);
     let whole = tcp(host(1), host(2), b"finish me");
     let (frame, vnet) = unfinished(whole.clone());
@@ -141,7 +141,7 @@ fn a_super_frame_from_the_underlay_is_cut_for_a_plain_device() {
 }
 
 #[test]
-fn a_devices_super_frame_is_cut_to_the_segment_before_it_is_sent() {
+fn row_21_a_devices_super_frame_is_cut_before_it_is_sent() {
     let (mut network, port) = node(true);
     let payload = vec![9; 30_000];
     // The device thinks of a larger MTU than the segment has.
@@ -199,7 +199,7 @@ fn only_tcp_above_the_mtu_is_a_super_frame() {
 }
 
 #[test]
-fn a_vnet_header_that_contradicts_its_frame_is_refused() {
+fn row_21_a_vnet_header_that_contradicts_its_frame_is_refused() {
     let (mut network, port) = node(true);
     let (frame, vnet) = tcp_super_frame(host(1), host(2), &[0; 3000], 1000);
     let (datagrams, udp) = udp_super_frame(host(1), host(2), &[0; 3000], 1000);
