@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use overplane::wire::{VnetHeader, ip};
 use overplane::{
-    Batch, Change, Forwarder, GroupId, MacAddr, Member, NextHop, Output, PortId, Prefix, Publisher,
-    Reader, Segment, SegmentId, Tables, Vni,
+    Batch, Change, Forwarder, GroupId, MacAddr, Member, NextHop, Output, PortId, PortOptions,
+    Prefix, Publisher, Reader, Segment, SegmentId, Tables, Vni,
 };
 
 const NOW: Duration = Duration::from_secs(1);
@@ -79,8 +79,12 @@ fn furnished() -> Tables {
     let mut tables = Tables::new("192.0.2.1".parse().unwrap(), 2).unwrap();
     let segments = (1..SEGMENTS).map(bridge).chain([Segment::routed(8285)]);
     tables.apply(NOW, segments.map(Change::AddSegment)).unwrap();
-    let port =
-        |n| Change::AddPort { segment: bridge(n).id(), name: format!("tap{n}"), offload: true };
+    let port = |n| Change::AddPort {
+        segment: bridge(n).id(),
+        name: format!("tap{n}"),
+        offload: true,
+        options: PortOptions::default(),
+    };
     tables.apply(NOW, (1..SEGMENTS).map(port)).unwrap();
     let peers = (2..SEGMENTS).flat_map(|segment| {
         (0..VTEPS).map(move |n| Change::AddPeer { segment: bridge(segment).id(), vtep: vtep(n) })
@@ -228,7 +232,12 @@ fn beside(publisher: &Arc<Publisher<Tables>>, port: PortId, what: &str, control:
 
 /// What a worker feels of changes.
 fn felt(mut tables: Tables) {
-    let add = Change::AddPort { segment: routed(), name: "tun0".into(), offload: true };
+    let add = Change::AddPort {
+        segment: routed(),
+        name: "tun0".into(),
+        offload: true,
+        options: PortOptions::default(),
+    };
     let port = tables.apply(NOW, [add]).unwrap()[0];
     let publisher = Arc::new(Publisher::new(tables.clone()));
     let time = Duration::from_millis(scaled(2000).into());

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use overplane::wire::{VnetHeader, vxlan};
-use overplane::{Batch, Change, Forwarder, Output, PortId, Segment, SegmentId, Tables, Vni};
+use overplane::{
+    Batch, Change, Forwarder, Output, PortId, PortOptions, Segment, SegmentId, Tables, Vni,
+};
 
 const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 const SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
@@ -117,6 +119,7 @@ impl Node {
                         segment: id,
                         name: format!("{name}-{number}"),
                         offload: false,
+                        options: PortOptions::default(),
                     },
                     Change::AddFlood { segment: id, vtep: SocketAddr::new(peer, vxlan::PORT) },
                 ],

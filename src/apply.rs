@@ -22,7 +22,9 @@ use crate::fdb::seconds;
 use crate::fib::Rib;
 use crate::mtu;
 use crate::next_hop::NextHops;
-use crate::segment::{Destination, Kind, Location, MAX_FLOOD, PortId, Segment, SegmentId, VtepId};
+use crate::segment::{
+    Destination, Kind, Location, MAX_FLOOD, PortId, PortOptions, Segment, SegmentId, VtepId,
+};
 use crate::shards::Shards;
 use crate::slots::MAX_SLOTS;
 use crate::tables::{Bridge, PortEntry, Routed, SegmentEntry, SegmentTable, Tables};
@@ -98,7 +100,10 @@ impl Draft {
         match change {
             Change::AddSegment(segment) => self.add_segment(&segment),
             Change::RemoveSegment(id) => self.remove_segment(id),
-            Change::AddPort { segment, name, offload } => self.add_port(segment, name, offload),
+            Change::AddPort { segment, name, offload, options } => {
+                self.add_port(segment, name, offload, options)
+            }
+            Change::SetPort { port, options } => self.set_port(port, options),
             Change::RemovePort(port) => self.remove_port(port),
             Change::AddPeer { segment, vtep } => {
                 let id = self.vtep(segment, vtep)?;
@@ -231,8 +236,15 @@ impl Draft {
         Ok(())
     }
 
-    fn add_port(&mut self, segment: SegmentId, name: String, offload: bool) -> Result<(), Error> {
+    fn add_port(
+        &mut self,
+        segment: SegmentId,
+        name: String,
+        offload: bool,
+        options: PortOptions,
+    ) -> Result<(), Error> {
         self.entry(segment)?;
+        check_options(segment, &options)?;
         let counters = Arc::new(PerWorker::new(self.tables.workers));
         let handle = self.tables.ports.insert_with(|handle| {
             Arc::new(PortEntry {
@@ -240,6 +252,8 @@ impl Draft {
                 name,
                 segment,
                 offload,
+                traits: options.traits(),
+                options,
                 place: None,
                 counters,
             })
@@ -249,6 +263,15 @@ impl Draft {
         self.segment(segment)?.ports.push(id);
         self.tables.attachments += 1;
         self.added.push(id);
+        Ok(())
+    }
+
+    fn set_port(&mut self, port: PortId, options: PortOptions) -> Result<(), Error> {
+        let entry = self.tables.ports.get_mut(port.0).ok_or_else(|| Error::not_found(port))?;
+        check_options(entry.segment, &options)?;
+        let entry = Arc::make_mut(entry);
+        entry.traits = options.traits();
+        entry.options = options;
         Ok(())
     }
 
@@ -332,6 +355,17 @@ impl Draft {
 
 fn not_found(id: SegmentId) -> Error {
     Error::not_found(format_args!("segment {id}"))
+}
+
+/// Only a bridge has a use for the options of a port.
+fn check_options(segment: SegmentId, options: &PortOptions) -> Result<(), Error> {
+    if segment.vni.is_none() && !options.is_default() {
+        return Err(Error::conflict(
+            format_args!("port options in segment {segment}"),
+            "the segment is routed, and they are for bridges",
+        ));
+    }
+    Ok(())
 }
 
 fn v4(address: &IpAddr) -> Option<Ipv4Addr> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::fib::Prefix;
 use crate::next_hop::{GroupId, Member, NextHop};
-use crate::segment::{Destination, PortId, Segment, SegmentId};
+use crate::segment::{Destination, PortId, PortOptions, Segment, SegmentId};
 use crate::wire::MacAddr;
 
 /// Largest number of static FDB entries or of routes of one segment.
@@ -46,6 +46,15 @@ pub enum Change {
         name: String,
         /// Whether the device takes a vnet header with each frame, and so unfinished checksums and super-frames.
         offload: bool,
+        /// How it takes part in the segment.
+        options: PortOptions,
+    },
+    /// Gives a port other options; what was learned behind it stays.
+    SetPort {
+        /// The port.
+        port: PortId,
+        /// All of its options, those that stay as they are included.
+        options: PortOptions,
     },
     /// Detaches a port; static FDB entries and routes to it go with it, and it leaves next-hop groups. A segment with
     /// such entries or routes is searched for them, so this takes longer the more it has.

@@ -16,7 +16,7 @@ use crate::io::{Device, PortQueue, SocketOptions, UdpSocket, run_in};
 use crate::listing::{FdbEntry, GroupInfo, PortInfo, Route, SegmentInfo};
 use crate::next_hop::{GroupId, Member, NextHop};
 use crate::offload::{OffloadInfo, Offloads};
-use crate::segment::{Destination, PortId, Segment, SegmentId};
+use crate::segment::{Destination, PortId, PortOptions, Segment, SegmentId};
 use crate::shared::{Listener, Registry, Shared, lock};
 use crate::stats::Stats;
 use crate::wire::MacAddr;
@@ -89,12 +89,25 @@ impl Control {
         self.one(Change::RemoveSegment(segment))
     }
 
-    /// Attaches a device to a segment: a TAP to a bridge segment, a TUN to a routed one.
+    /// Attaches a device to a segment, as a port like all others: a TAP to a bridge segment, a TUN to a routed one.
     ///
     /// # Errors
     /// [`Error::NotFound`] without such a segment, [`Error::Conflict`] for the wrong kind of device, [`Error::Io`]
     /// when queues for all workers cannot be opened. The device is closed then.
     pub fn attach(&self, segment: SegmentId, device: Device) -> Result<PortId, Error> {
+        self.attach_with(segment, device, PortOptions::default())
+    }
+
+    /// Attaches a device to a segment, as a port with options.
+    ///
+    /// # Errors
+    /// Those of [`Control::attach`] and of [`Control::set_port`].
+    pub fn attach_with(
+        &self,
+        segment: SegmentId,
+        device: Device,
+        options: PortOptions,
+    ) -> Result<PortId, Error> {
         let wanted =
             if segment.vni.is_some() { crate::DeviceKind::Tap } else { crate::DeviceKind::Tun };
         if device.kind() != wanted {
@@ -105,7 +118,7 @@ impl Control {
         }
         let missing: Vec<_> = device.missing().collect();
         let (name, offload) = (device.name().to_owned(), device.has_vnet_header());
-        let add = Change::AddPort { segment, name, offload };
+        let add = Change::AddPort { segment, name, offload, options };
         let queues = device.into_queues(self.shared.config.workers)?;
         let registry = lock(&self.shared.registry);
         let arrivals = Arrivals { queues, ..Arrivals::default() };
@@ -114,6 +127,15 @@ impl Control {
             self.shared.switches.unavailable(offload, why);
         }
         ports.first().copied().ok_or_else(|| Error::not_found("the port just added"))
+    }
+
+    /// Gives a port other options, while traffic flows; see [`PortInfo::options`] for those it has.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] without such a port, [`Error::Invalid`] for options that no port can have, and
+    /// [`Error::Conflict`] for a port of a routed segment, which has none.
+    pub fn set_port(&self, port: PortId, options: PortOptions) -> Result<(), Error> {
+        self.one(Change::SetPort { port, options })
     }
 
     /// Detaches a port. Its device is closed when this returns, unless a worker is busy for longer than a second or the

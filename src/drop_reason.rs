@@ -88,6 +88,9 @@ drop_reasons! {
     SamePort, Decision, "same_port",
         "The destination is on the port the frame came from.",
         "Nothing: the sender's own link has delivered it already.";
+    Isolated, Decision, "isolated",
+        "The frame came from an isolated port and its destination is behind another one.",
+        "Nothing, if the two are to be kept apart; otherwise take `isolated` from the options of one of the ports.";
     SplitHorizon, Decision, "split_horizon",
         "The frame came from the underlay and its destination is behind another VTEP.",
         "Nothing if rare (a host has just moved); otherwise the peer's tables name the wrong VTEP.";

@@ -56,7 +56,7 @@
 //! let red = segment.id();
 //! let ports = tables.apply(now, [
 //!     Change::AddSegment(segment),
-//!     Change::AddPort { segment: red, name: "a".into(), offload: false },
+//!     Change::AddPort { segment: red, name: "a".into(), offload: false, options: Default::default() },
 //!     Change::AddFlood { segment: red, vtep: "192.0.2.2:4789".parse()? },
 //! ])?;
 //! let (mut batch, mut output) = (Batch::new(64), Output::new());
@@ -155,7 +155,7 @@ pub use listing::{FdbEntry, GroupInfo, MemberInfo, Origin, PortInfo, Route, Segm
 pub use next_hop::{GroupId, Member, NextHop};
 pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
 pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
-pub use segment::{Destination, Kind, PortId, Segment, SegmentId, VtepId};
+pub use segment::{Destination, Kind, PortId, PortOptions, Segment, SegmentId, VtepId};
 pub use snapshot::{Publisher, Reader};
 pub use stats::{PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
 pub use tables::Tables;

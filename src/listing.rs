@@ -9,7 +9,7 @@ use crate::counters::WorkerCounters;
 use crate::fdb::{Place, seconds};
 use crate::fib::Prefix;
 use crate::next_hop::{Group, GroupId, Hop, NextHop, Share};
-use crate::segment::{Destination, Location, PortId, SegmentId};
+use crate::segment::{Destination, Location, PortId, PortOptions, SegmentId};
 use crate::source_key::SourceKey;
 use crate::stats::{PortStats, SegmentStats, Stats, VtepStats};
 use crate::tables::{SegmentEntry, SegmentTable, Tables};
@@ -94,6 +94,8 @@ pub struct PortInfo {
     pub segment: SegmentId,
     /// Whether the device takes a vnet header with each frame.
     pub offload: bool,
+    /// How it takes part in the segment.
+    pub options: PortOptions,
 }
 
 impl Tables {
@@ -137,6 +139,7 @@ impl Tables {
             name: port.name.clone(),
             segment: port.segment,
             offload: port.offload,
+            options: port.options.clone(),
         };
         let mut ports: Vec<PortInfo> = self.ports.iter().map(info).collect();
         ports.sort_by_key(|port| port.id);

@@ -1,11 +1,15 @@
 //! What the control plane says of segments, ports and VTEPs, and how they are named.
 
+mod port;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::fdb::{self, DEFAULT_AGEING, DEFAULT_LIMIT, Limits};
 use crate::wire::{Vni, vxlan};
+pub use port::PortOptions;
+pub(crate) use port::Traits;
 
 /// UDP port of flannel's udp backend (flannel `pkg/backend/udp`); what to give [`Segment::routed`] to talk to it.
 pub const FLANNEL_UDP_PORT: u16 = 8285;

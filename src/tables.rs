@@ -18,7 +18,7 @@ use crate::fdb::{self, Domain, Fdb, Place, View};
 use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
 use crate::next_hop::NextHops;
-use crate::segment::{Destination, Location, PortId, SegmentId, VtepId};
+use crate::segment::{Destination, Location, PortId, PortOptions, SegmentId, Traits, VtepId};
 use crate::shards::Shards;
 use crate::slots::Slots;
 use crate::source_key::SourceKey;
@@ -36,6 +36,9 @@ pub(crate) struct PortEntry {
     pub(crate) segment: SegmentId,
     /// Whether the device takes a vnet header: unfinished checksums and super-frames can be handed to it.
     pub(crate) offload: bool,
+    /// What is special about it: none for most.
+    pub(crate) traits: Traits,
+    pub(crate) options: PortOptions,
     /// What learned entries behind it are at, in a bridge segment.
     pub(crate) place: Option<Place>,
     pub(crate) counters: Arc<PerWorker<TrafficCounters>>,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use overplane::{
     Change, ChannelError, ChannelPort, Config, Control, Dataplane, Device, DeviceKind, Flush,
-    MacAddr, Segment, SegmentId, Turn, Vni,
+    MacAddr, PortOptions, Segment, SegmentId, Turn, Vni,
 };
 
 fn vni(n: u32) -> Vni {
@@ -215,9 +215,39 @@ fn a_device_of_the_wrong_kind_is_refused() {
     let (device, _port) = Device::channel(DeviceKind::Tun, 4).unwrap();
     let error = node.control.attach(id, device).unwrap_err().to_string();
     assert!(error.contains("it is a TUN, and the segment takes a TAP"), "{error}");
-    let add = Change::AddPort { segment: id, name: "x".into(), offload: false };
+    let add = Change::AddPort {
+        segment: id,
+        name: "x".into(),
+        offload: false,
+        options: PortOptions::default(),
+    };
     let error = node.control.apply([add]).unwrap_err().to_string();
     assert_eq!(error, "port \"x\": a port needs a device: attach one");
+    node.finish();
+}
+
+/// The options of a port hold from the first frame on, and change while it is attached.
+#[test]
+fn a_port_is_attached_with_options_that_change_at_any_time() {
+    let node = node("127.88.0.1", 1);
+    let id = node.bridge(1, 14799, "127.88.0.2");
+    let mut isolated = PortOptions::default();
+    isolated.isolated = true;
+    let ports = [0, 1].map(|_| {
+        let (device, port) = Device::channel(DeviceKind::Tap, 16).unwrap();
+        (node.control.attach_with(id, device, isolated.clone()).unwrap(), port)
+    });
+    let open = node.channel(id);
+    ports[0].1.send(frame(MacAddr::BROADCAST, mac(1), 1)).unwrap();
+    assert_eq!(number(&open.receive_timeout(WAIT).unwrap()), 1);
+    node.control.set_port(ports[1].0, PortOptions::default()).unwrap();
+    ports[0].1.send(frame(MacAddr::BROADCAST, mac(1), 2)).unwrap();
+    assert_eq!(number(&ports[1].1.receive_timeout(WAIT).unwrap()), 2, "not the one before");
+    let listed = node.control.ports();
+    assert_eq!(
+        listed.iter().map(|port| port.options.isolated).collect::<Vec<_>>(),
+        [true, false, false]
+    );
     node.finish();
 }
 

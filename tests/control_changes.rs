@@ -11,8 +11,8 @@ use std::time::Duration;
 use overplane::wire::vxlan;
 use overplane::{
     Batch, Change, Destination, Error, FdbEntry, Flush, Forwarder, GroupId, GroupInfo, MacAddr,
-    Member, NextHop, Output, PortId, PortInfo, Prefix, Route, Segment, SegmentId, SegmentInfo,
-    Stats, Tables, limits,
+    Member, NextHop, Output, PortId, PortInfo, PortOptions, Prefix, Route, Segment, SegmentId,
+    SegmentInfo, Stats, Tables, limits,
 };
 use packets::*;
 use proptest::prelude::*;
@@ -31,7 +31,12 @@ fn routed() -> SegmentId {
 }
 
 fn port_of(segment: SegmentId) -> Change {
-    Change::AddPort { segment, name: "tap0".into(), offload: false }
+    Change::AddPort {
+        segment,
+        name: "tap0".into(),
+        offload: false,
+        options: PortOptions::default(),
+    }
 }
 
 /// A bridge segment 1 with a port, and a routed segment with a port.
@@ -147,6 +152,11 @@ fn errors_say_what_is_wrong_and_what_would_be_right() {
             "MAC address of an FDB entry: 01:00:5e:00:00:01 is not allowed; \
              allowed: an individual address",
         ),
+        (
+            Change::SetPort { port: tun, options: port_options(|o| o.isolated = true) },
+            "port options in segment IP in UDP on port 8285: \
+             the segment is routed, and they are for bridges",
+        ),
         (entry(mac, tun), "port 1: it is attached to segment IP in UDP on port 8285"),
         (
             peer(bridge_id(1), zero_port),
@@ -251,6 +261,23 @@ fn a_port_takes_its_entries_with_it_and_its_name_never_means_another() {
     assert_ne!(new, tap);
     let error = tables.apply(NOW, [entry(host(3).mac, tap)]).unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}
+
+#[test]
+fn a_port_has_the_options_it_was_given_last() {
+    let (mut tables, [tap, tun]) = furnished();
+    let of = |tables: &Tables, port: PortId| {
+        tables.ports().into_iter().find(|info| info.id == port).unwrap().options
+    };
+    assert_eq!(of(&tables, tap), PortOptions::default());
+    let options = port_options(|o| o.hairpin = true);
+    tables.apply(NOW, [Change::SetPort { port: tap, options: options.clone() }]).unwrap();
+    assert_eq!(of(&tables, tap), options);
+    // What is the default anyway is no option.
+    tables.apply(NOW, [Change::SetPort { port: tun, options: PortOptions::default() }]).unwrap();
+    tables.apply(NOW, [Change::RemovePort(tap)]).unwrap();
+    let error = tables.apply(NOW, [Change::SetPort { port: tap, options }]).unwrap_err();
+    assert_eq!(error.to_string(), "port 0 does not exist");
 }
 
 #[test]

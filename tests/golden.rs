@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use overplane::wire::l4::{L4Checksum, checksum_state};
 use overplane::wire::{FrameInfo, VnetHeader, vxlan};
-use overplane::{Batch, Change, Destination, Forwarder, Output, PortId, Segment, Tables, Vni};
+use overplane::{
+    Batch, Change, Destination, Forwarder, Output, PortId, PortOptions, Segment, Tables, Vni,
+};
 
 const NOW: Duration = Duration::ZERO;
 
@@ -46,7 +48,12 @@ fn node(offload: bool) -> (Tables, PortId) {
     let vtep: SocketAddr = "192.0.2.2:4789".parse().unwrap();
     let changes = [
         Change::AddSegment(segment),
-        Change::AddPort { segment: id, name: "host 1".into(), offload },
+        Change::AddPort {
+            segment: id,
+            name: "host 1".into(),
+            offload,
+            options: PortOptions::default(),
+        },
         Change::AddFlood { segment: id, vtep },
         Change::InsertFdb {
             segment: id,

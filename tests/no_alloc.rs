@@ -11,7 +11,8 @@ use std::time::Duration;
 use overplane::limits::MAX_TRAIN;
 use overplane::wire::VnetHeader;
 use overplane::{
-    Batch, Change, DropReason, Forwarder, Offloads, Output, PortId, Segment, SegmentId, Tables,
+    Batch, Change, DropReason, Forwarder, Offloads, Output, PortId, PortOptions, Segment,
+    SegmentId, Tables,
 };
 use packets::*;
 
@@ -66,7 +67,12 @@ impl Node {
     fn new(segment: Segment) -> Self {
         let id = segment.id();
         let mut tables = Tables::new(underlay(1), 1).unwrap();
-        let port = |n| Change::AddPort { segment: id, name: format!("p{n}"), offload: n == 0 };
+        let port = |n| Change::AddPort {
+            segment: id,
+            name: format!("p{n}"),
+            offload: n == 0,
+            options: PortOptions::default(),
+        };
         let changes = [Change::AddSegment(segment)].into_iter().chain((0..10).map(port));
         let ports = tables.apply(Duration::ZERO, changes).unwrap();
         let flood = (2..14).map(|n| match id.vni {

@@ -27,7 +27,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use overplane::{Change, PortId, Prefix, Publisher, Reader, Segment, SegmentId, Tables};
+use overplane::{
+    Change, PortId, PortOptions, Prefix, Publisher, Reader, Segment, SegmentId, Tables,
+};
 use overplane_lab::Random;
 
 use forwarding::{Sample, forward};
@@ -95,7 +97,12 @@ impl Plane {
         let mut tables = Tables::new(Ipv4Addr::new(192, 0, 2, 1).into(), 1).unwrap();
         let segment = Segment::routed(UDP_PORT);
         let id = segment.id();
-        let port = Change::AddPort { segment: id, name: "ovl0".into(), offload: true };
+        let port = Change::AddPort {
+            segment: id,
+            name: "ovl0".into(),
+            offload: true,
+            options: PortOptions::default(),
+        };
         let ports = tables.apply(NOW, [Change::AddSegment(segment), port]).unwrap();
         let published = Arc::new(Publisher::new(tables.clone()));
         Self { tables, published, segment: id, port: ports[0], routes }

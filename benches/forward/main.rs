@@ -21,7 +21,8 @@ use criterion::{
 use etherparse::PacketBuilder;
 use overplane::wire::{VnetHeader, ip, vxlan};
 use overplane::{
-    Batch, Change, Forwarder, MacAddr, Output, PortId, Prefix, Segment, SegmentId, Tables, Vni,
+    Batch, Change, Forwarder, MacAddr, Output, PortId, PortOptions, Prefix, Segment, SegmentId,
+    Tables, Vni,
 };
 
 const BATCHES: [usize; 4] = [1, 16, 64, 256];
@@ -52,7 +53,12 @@ fn node(segment: Segment) -> (Tables, SegmentId, PortId) {
     let id = segment.id();
     let mut tables = Tables::new(Ipv4Addr::new(192, 0, 2, 1).into(), 1).unwrap();
     tables.set_fdb_capacity(segment.fdb_limit).unwrap();
-    let port = Change::AddPort { segment: id, name: "ovl0".into(), offload: true };
+    let port = Change::AddPort {
+        segment: id,
+        name: "ovl0".into(),
+        offload: true,
+        options: PortOptions::default(),
+    };
     let ports = tables.apply(NOW, [Change::AddSegment(segment), port]).unwrap();
     (tables, id, ports[0])
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use overplane::limits::{FLANNEL_UDP_PORT, MAX_WORKERS};
 use overplane::wire::vxlan;
-use overplane::{Config, Offloads, Prefix, Segment, Vni};
+use overplane::{Config, Offloads, PortOptions, Prefix, Segment, Vni};
 use overplane_lab::Cidr;
 use tracing::level_filters::LevelFilter;
 
@@ -163,7 +163,7 @@ impl Node {
                 return Err(Failure::Usage(format!("--address: {why}")));
             }
         }
-        planned.add_port(self.dev, addresses);
+        planned.add_port(self.dev, addresses, PortOptions::default());
         Ok(Plan { config, segments: vec![planned] })
     }
 }

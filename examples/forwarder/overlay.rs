@@ -67,6 +67,7 @@ pub fn rehearse(plan: &Plan) -> Result<(), overplane::Error> {
             segment,
             name: port.device.clone(),
             offload: true,
+            options: port.options.clone(),
         });
         let made = [Change::AddSegment(planned.segment.clone())].into_iter().chain(ports);
         let ports = tables.apply(Duration::ZERO, made)?;
@@ -90,7 +91,7 @@ fn add_segment(
             None => Device::tun(&port.device)?,
         };
         links::configure(host, port, planned.segment.kind, ipv6_underlay, mtu)?;
-        ports.push(control.attach(id, device)?);
+        ports.push(control.attach_with(id, device, port.options.clone())?);
         let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
         let addresses = if addresses.is_empty() { "none".into() } else { addresses.join(", ") };
         info!("{id}: {} attached; addresses: {addresses}", port.device);

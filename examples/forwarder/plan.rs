@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use overplane::{Config, MacAddr, Prefix, Segment};
+use overplane::{Config, MacAddr, PortOptions, Prefix, Segment};
 use overplane_lab::Cidr;
 
 /// A dataplane with its segments.
@@ -29,6 +29,7 @@ pub struct SegmentPlan {
 pub struct PortPlan {
     pub device: String,
     pub addresses: Vec<Cidr>,
+    pub options: PortOptions,
 }
 
 /// Where an FDB entry or a route leads.
@@ -63,8 +64,8 @@ impl SegmentPlan {
     }
 
     /// Adds a device.
-    pub fn add_port(&mut self, device: String, addresses: Vec<Cidr>) {
-        self.ports.push(PortPlan { device, addresses });
+    pub fn add_port(&mut self, device: String, addresses: Vec<Cidr>, options: PortOptions) {
+        self.ports.push(PortPlan { device, addresses, options });
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use overplane::{
-    Change, Destination, Flush, GroupId, MacAddr, Member, NextHop, PortId, Prefix, Segment,
+    Change, Destination, Flush, GroupId, MacAddr, Member, NextHop, PortId, PortOptions, Prefix, Segment,
     SegmentId,
 };
 
@@ -49,10 +49,13 @@ fn change(world: &mut World, input: &mut Cursor<'_>) {
 
 fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
     let segment = any_segment(input);
-    match input.u8() % 17 {
+    match input.u8() % 18 {
         0 => Change::AddSegment(new_segment(segment, input)),
         1 => Change::RemoveSegment(segment),
-        2 => Change::AddPort { segment, name: "new".into(), offload: input.u8() & 1 != 0 },
+        2 => {
+            let (offload, options) = (input.u8() & 1 != 0, any_options(input));
+            Change::AddPort { segment, name: "new".into(), offload, options }
+        }
         3 => match input.pick(ports) {
             Some(port) => Change::RemovePort(port),
             None => Change::RemoveSegment(segment),
@@ -79,8 +82,24 @@ fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
             Change::SetGroup { segment, group: any_group(input), members }
         }
         15 => Change::RemoveGroup { segment, group: any_group(input) },
+        16 => match input.pick(ports) {
+            Some(port) => Change::SetPort { port, options: any_options(input) },
+            None => Change::RemoveSegment(segment),
+        },
         _ => Change::Discover { segment, address: address(input.u8() % 6) },
     }
+}
+
+fn any_options(input: &mut Cursor<'_>) -> PortOptions {
+    let flags = input.u8();
+    let mut options = PortOptions::default();
+    options.isolated = flags & 1 != 0;
+    options.hairpin = flags & 2 != 0;
+    options.learning = flags & 4 == 0;
+    options.flood_unknown_unicast = flags & 8 == 0;
+    options.flood_multicast = flags & 16 == 0;
+    options.flood_broadcast = flags & 32 == 0;
+    options
 }
 
 fn any_segment(input: &mut Cursor<'_>) -> SegmentId {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
     Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, GroupInfo, Offload,
-    Offloads, Output, PortId, PortInfo, Route, Segment, SegmentId, SegmentInfo, Span, Stats,
+    Offloads, Output, PortId, PortInfo, PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats,
     Tables, Transmit, limits,
 };
 
@@ -71,7 +71,8 @@ impl World {
             let id = segment.id();
             changes.push(Change::AddSegment(segment));
             for offload in [true, false] {
-                changes.push(Change::AddPort { segment: id, name: "tap".into(), offload });
+                let options = PortOptions::default();
+                changes.push(Change::AddPort { segment: id, name: "tap".into(), offload, options });
             }
             if id.vni.is_some() {
                 for n in [2, 3] {

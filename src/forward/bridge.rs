@@ -5,7 +5,7 @@ use std::mem::take;
 use crate::batch::Batch;
 use crate::drop_reason::DropReason;
 use crate::output::Output;
-use crate::segment::{Location, SegmentId};
+use crate::segment::{Location, SegmentId, Traits};
 use crate::source_key::SourceKey;
 use crate::tables::{Bridge, Macs, PortEntry, SegmentEntry, Tables, VtepEntry};
 use crate::wire::eth::{self, MacNumber};
@@ -28,6 +28,30 @@ fn addresses(frame: &[u8]) -> Result<(MacNumber, MacNumber), DropReason> {
         return Err(DropReason::LinkLocal);
     }
     Ok((destination, source))
+}
+
+/// What a port must not have to get a frame that is flooded.
+#[inline]
+fn class(to: MacNumber) -> Traits {
+    if !to.is_multicast() {
+        Traits::NO_UNKNOWN_UNICAST
+    } else if to.is_broadcast() {
+        Traits::NO_BROADCAST
+    } else {
+        Traits::NO_MULTICAST
+    }
+}
+
+/// Whether a frame may go from one port to another of which something is special, or which is the same.
+#[cold]
+fn between(from: &PortEntry, to: &PortEntry) -> Result<(), DropReason> {
+    if from.id == to.id && !from.traits.meets(Traits::HAIRPIN) {
+        return Err(DropReason::SamePort);
+    }
+    if from.traits.apart().meets(to.traits) {
+        return Err(DropReason::Isolated);
+    }
+    Ok(())
 }
 
 /// What the frame before found out, within one segment, one origin and one batch; neighbours mostly share it.
@@ -130,9 +154,11 @@ impl Forwarder {
         if recent.source != Some(from) {
             let known = match macs.pinned(from) {
                 Some(place) if place != here => return Err(DropReason::PinnedSource),
-                None if bridge.learning => At::new(port.place.as_ref(), here).is_none_or(|at| {
-                    learn(context, segment.id, (bridge, macs), (from, at), news, output)
-                }),
+                None if bridge.learning && !port.traits.meets(Traits::NO_LEARNING) => {
+                    At::new(port.place.as_ref(), here).is_none_or(|at| {
+                        learn(context, segment.id, (bridge, macs), (from, at), news, output)
+                    })
+                }
                 _ => true,
             };
             recent.saw(from, known);
@@ -140,8 +166,13 @@ impl Forwarder {
         let tables = context.tables;
         let known = recent.lookup(context, macs, to);
         let targets = match known {
-            Some(location) if location == here => return Err(DropReason::SamePort),
-            Some(Location::Port(other)) => tables.port(other).map(Targets::Port),
+            Some(Location::Port(other)) => match tables.port(other) {
+                Some(to) if other == port.id || to.traits.meets(port.traits) => {
+                    between(port, to)?;
+                    Some(Targets::Port(to))
+                }
+                to => to.map(Targets::Port),
+            },
             Some(Location::Vtep(ref vtep)) => Some(Targets::Vtep(vtep)),
             None => None,
         };
@@ -150,7 +181,8 @@ impl Forwarder {
             let targets = Targets::Flood {
                 tables,
                 ports: &segment.ports,
-                except: Some(port.id),
+                except: (!port.traits.meets(Traits::HAIRPIN)).then_some(port.id),
+                without: port.traits.apart() | class(to),
                 vteps: &bridge.flood,
             };
             return emitter.flood(batch, index, vnet, None, &targets).map(Fate::Flooded);
@@ -255,8 +287,13 @@ impl Forwarder {
         let unfinished = recognise(frame, info, segment.mtu, size);
         let mut emitter = self.emitter(context, segment, output);
         let Some(port) = target else {
-            let targets =
-                Targets::Flood { tables, ports: &segment.ports, except: None, vteps: &[] };
+            let targets = Targets::Flood {
+                tables,
+                ports: &segment.ports,
+                except: None,
+                without: class(to),
+                vteps: &[],
+            };
             emitter.coalescer.end_all(batch, emitter.output);
             let vnet = unfinished.unwrap_or_default();
             return emitter.flood(batch, index, vnet, Some(info), &targets).map(Fate::Flooded);

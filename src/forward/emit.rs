@@ -5,7 +5,7 @@ use crate::coalesce::Coalescer;
 use crate::drop_reason::DropReason;
 use crate::gso::{self, Chunk};
 use crate::output::{Deliver, MAX_OUTPUT, Output, SourcePort, Transmit};
-use crate::segment::{PortId, VtepId};
+use crate::segment::{PortId, Traits, VtepId};
 use crate::tables::{PortEntry, SegmentEntry, Tables};
 use crate::wire::l4::{self, L4Checksum};
 use crate::wire::{FrameInfo, L3, L4, VnetHeader, vnet, vxlan};
@@ -20,11 +20,12 @@ const MAX_HEADERS: usize = 1 << 20;
 pub(super) enum Targets<'a> {
     Port(&'a PortEntry),
     Vtep(&'a VtepId),
-    /// The ports of a segment without the one the frame came from, and VTEPs.
+    /// The ports of a segment without the one the frame came from and those with any of some traits, and VTEPs.
     Flood {
         tables: &'a Tables,
         ports: &'a [PortId],
         except: Option<PortId>,
+        without: Traits,
         vteps: &'a [VtepId],
     },
 }
@@ -42,11 +43,14 @@ impl<'a> Targets<'a> {
         let (one, flooded) = match *self {
             Self::Port(port) => (Some(port), None),
             Self::Vtep(_) => (None, None),
-            Self::Flood { tables, ports, except, .. } => (None, Some((tables, ports, except))),
+            Self::Flood { tables, ports, except, without, .. } => {
+                (None, Some((tables, ports, except, without)))
+            }
         };
-        let flooded = flooded.into_iter().flat_map(|(tables, ports, except)| {
+        let flooded = flooded.into_iter().flat_map(|(tables, ports, except, without)| {
             let others = ports.iter().filter(move |port| Some(**port) != except);
-            others.filter_map(|port| tables.port(*port))
+            let others = others.filter_map(|port| tables.port(*port));
+            others.filter(move |port| !port.traits.meets(without))
         });
         one.into_iter().chain(flooded)
     }
@@ -135,8 +139,8 @@ impl Emitter<'_> {
         if !vteps.is_empty() && self.exceeds_mtu(batch.span(index).len, vnet, info) {
             // The underlay's limit is none for the ports of this node.
             let local = match *targets {
-                Targets::Flood { tables, ports, except, .. } => {
-                    Targets::Flood { tables, ports, except, vteps: &[] }
+                Targets::Flood { tables, ports, except, without, .. } => {
+                    Targets::Flood { tables, ports, except, without, vteps: &[] }
                 }
                 _ => return Err(DropReason::TooBig),
             };

@@ -146,6 +146,12 @@ impl MacNumber {
         self.0 & 1 << 40 != 0
     }
 
+    /// Whether the address is [`MacAddr::BROADCAST`].
+    #[inline]
+    pub(crate) const fn is_broadcast(self) -> bool {
+        self.0 == MacAddr::BROADCAST.to_u64()
+    }
+
     /// See [`MacAddr::is_link_local_control`].
     #[inline]
     pub(crate) const fn is_link_local_control(self) -> bool {
@@ -216,6 +222,8 @@ mod tests {
         assert!(!MacAddr([2, 0, 0, 0, 0, 1]).is_multicast());
         assert!(MacNumber::from(MacAddr([0x33, 0x33, 0, 0, 0, 1])).is_multicast());
         assert!(!MacNumber::from(MacAddr([2, 1, 1, 1, 1, 1])).is_multicast());
+        assert!(MacNumber::from(MacAddr::BROADCAST).is_broadcast());
+        assert!(!MacNumber::from(MacAddr([0x33, 0x33, 0, 0, 0, 1])).is_broadcast());
         assert!(MacAddr::ZERO.is_zero() && MacAddr::default().is_zero());
         assert!(!MacAddr([0, 0, 0, 0, 0, 1]).is_zero());
         assert!(MacAddr([1, 0x80, 0xc2, 0, 0, 0]).is_link_local_control());

@@ -7,7 +7,7 @@ use etherparse::{PacketBuilder, TcpHeader, UdpHeader};
 use overplane::wire::l4::complete;
 use overplane::wire::vnet::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4};
 use overplane::wire::{FrameInfo, L4, VnetHeader, vxlan};
-use overplane::{Batch, Change, Forwarder, Offload, Offloads, Output, PortId, Tables};
+use overplane::{Batch, Change, Forwarder, Offload, Offloads, Output, PortId, PortOptions, Tables};
 use proptest::prelude::*;
 
 use crate::packets::*;
@@ -25,7 +25,12 @@ struct Delivered {
 pub(crate) fn node() -> (Tables, PortId) {
     let mut tables = Tables::new(underlay(1), 1).unwrap();
     let segment = bridge_id(1);
-    let port = Change::AddPort { segment, name: "ovl0".into(), offload: true };
+    let port = Change::AddPort {
+        segment,
+        name: "ovl0".into(),
+        offload: true,
+        options: PortOptions::default(),
+    };
     let ports = tables.apply(Duration::ZERO, [Change::AddSegment(bridge(1)), port]).unwrap();
     let changes = [
         Change::AddPeer { segment, vtep: vtep(2) },

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use etherparse::PacketBuilder;
 use overplane::wire::vnet::{GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM};
 use overplane::wire::{FrameInfo, VnetHeader, l4, vxlan};
-use overplane::{MacAddr, Segment, SegmentId, Vni};
+use overplane::{MacAddr, PortOptions, Segment, SegmentId, Vni};
 
 /// A host on an overlay.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,13 @@ pub(crate) fn bridge_with(n: u32, change: impl FnOnce(&mut Segment)) -> Segment 
     let mut segment = bridge(n);
     change(&mut segment);
     segment
+}
+
+/// Options of a port with something changed.
+pub(crate) fn port_options(change: impl FnOnce(&mut PortOptions)) -> PortOptions {
+    let mut options = PortOptions::default();
+    change(&mut options);
+    options
 }
 
 pub(crate) fn bridge_id(n: u32) -> SegmentId {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use overplane::wire::l4::{L4Checksum, checksum_offset, checksum_state, complete, is_partial};
 use overplane::wire::{Fragment, FrameInfo, IpError, L3, L4, VnetHeader, eth, ip, vxlan};
 use overplane::{
-    Batch, Change, Deliver, Destination, Forwarder, Offloads, Output, PortId, Segment, SegmentId,
-    Span, Stats, Tables, gso,
+    Batch, Change, Deliver, Destination, Forwarder, Offloads, Output, PortId, PortOptions, Segment,
+    SegmentId, Span, Stats, Tables, gso,
 };
 
 use crate::packets::*;
@@ -66,7 +66,12 @@ impl Node {
         (open.open, open.fdb_limit, open.fdb_evict) = (true, 6, false);
         for segment in [bridge(1), open, Segment::routed(ROUTED)].map(with_mtu) {
             let id = segment.id();
-            let port = |offload| Change::AddPort { segment: id, name: "port".into(), offload };
+            let port = |offload| Change::AddPort {
+                segment: id,
+                name: "port".into(),
+                offload,
+                options: PortOptions::default(),
+            };
             let changes = [Change::AddSegment(segment), port(true), port(false), port(true)];
             let ports = tables.apply(now, changes).unwrap();
             let peer = |n| SocketAddr::new(underlay(n), id.udp_port);

@@ -10,5 +10,6 @@ mod frames;
 mod network;
 mod next_hops;
 mod offload;
+mod ports;
 mod routing;
 mod soak;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use overplane::wire::VnetHeader;
 use overplane::{
-    Batch, Change, DropReason, Error, Event, Forwarder, Output, PortId, Segment, SegmentId,
-    SourcePort, Stats, Tables,
+    Batch, Change, DropReason, Error, Event, Forwarder, Output, PortId, PortOptions, Segment,
+    SegmentId, SourcePort, Stats, Tables,
 };
 
 use crate::packets::underlay;
@@ -161,8 +161,18 @@ impl Network {
     }
 
     pub(crate) fn add_port(&mut self, n: u8, segment: SegmentId, offload: bool) -> PortId {
+        self.add_port_with(n, segment, offload, PortOptions::default())
+    }
+
+    pub(crate) fn add_port_with(
+        &mut self,
+        n: u8,
+        segment: SegmentId,
+        offload: bool,
+        options: PortOptions,
+    ) -> PortId {
         let name = format!("node{n}");
-        self.try_change(n, [Change::AddPort { segment, name, offload }]).unwrap()[0]
+        self.try_change(n, [Change::AddPort { segment, name, offload, options }]).unwrap()[0]
     }
 
     /// What a device got since the last time it was asked.

@@ -1,6 +1,7 @@
 //! What the configuration file can say.
 
 mod entries;
+mod port;
 mod segment;
 
 use std::net::{IpAddr, Ipv4Addr};

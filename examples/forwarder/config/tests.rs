@@ -58,6 +58,14 @@ fn every_option_arrives() {
         fdb_port_limit = 4
         fdb_evict = false
         peers = ["fd00::2", "[fd00::3]:9"]
+        [[segment.port]]
+        device = "ovl0"
+        isolated = true
+        hairpin = true
+        learning = false
+        flood_unknown_unicast = false
+        flood_multicast = false
+        flood_broadcast = false
     "#;
     let Plan { config, segments } = parse("a", text).unwrap();
     assert_eq!(config.local, "fd00::1".parse::<IpAddr>().unwrap());
@@ -74,6 +82,10 @@ fn every_option_arrives() {
     assert_eq!((segment.fdb_port_limit, segment.fdb_evict), (Some(4), false));
     let peers = ["[fd00::2]:8472", "[fd00::3]:9"].map(|peer| peer.parse().unwrap());
     assert_eq!(segments[0].peers, peers);
+    let port = &segments[0].ports[0].options;
+    assert_eq!((port.isolated, port.hairpin, port.learning), (true, true, false));
+    let floods = [port.flood_unknown_unicast, port.flood_multicast, port.flood_broadcast];
+    assert_eq!(floods, [false; 3]);
 }
 
 /// What a file begins with when only its segments matter; they start on line 3.
@@ -231,9 +243,17 @@ fn errors_name_line_key_and_what_is_allowed() {
             format!("{bridge}port = [{{ device = \"a/b\" }}, {{ name = \"tap0\" }}]"),
             vec![
                 "6: segment.port.device: \"a/b\" is not allowed; allowed: 1 to 15 bytes without '/', ':', '%' and spaces",
-                "6: segment.port.name: unknown key; allowed: device, addresses",
+                "6: segment.port.name: unknown key; allowed: device, addresses, isolated, hairpin, learning, flood_unknown_unicast, flood_multicast, flood_broadcast",
                 "6: segment.port.device: missing; allowed: 1 to 15 bytes without '/', ':', '%' and spaces",
             ],
+        ),
+        (
+            format!("{bridge}{port}isolated = 1"),
+            vec!["8: segment.port.isolated: 1 is not allowed; allowed: true or false"],
+        ),
+        (
+            format!("{routed}[[segment.port]]\ndevice = \"tun0\"\nhairpin = true"),
+            vec!["7: segment.port.hairpin: not allowed in a routed segment"],
         ),
         (
             format!("{bridge}{port}[[segment]]\nkind = \"routed\"\n{port}"),

@@ -6,19 +6,15 @@ use std::time::Duration;
 
 use overplane::limits::{FLANNEL_UDP_PORT, MAX_AGEING, MAX_FDB_CAPACITY, MAX_FLOOD};
 use overplane::{Segment, SegmentId, Vni};
-use overplane_lab::Cidr;
 
 use super::entries::{self, Places};
 use crate::config::reader::{Item, Once, Problems, Section};
-use crate::plan::{self, DEVICE, SegmentPlan, VTEP};
+use crate::plan::{self, SegmentPlan, VTEP};
 
 const COMMON: &[&str] = &["kind", "udp_port", "mtu", "open", "peers", "port"];
 const BRIDGE: &[&str] =
     &["vni", "learning", "ageing", "fdb_limit", "fdb_port_limit", "fdb_evict", "flood", "fdb"];
 const ROUTED: &[&str] = &["route"];
-
-/// Smallest MTU of a link with IPv6 addresses (RFC 8200 §5).
-const MIN_MTU_V6: u32 = 1280;
 
 /// The lines of the segments so far, by name.
 #[derive(Default)]
@@ -81,49 +77,7 @@ impl Reader<'_> {
         planned.peers = vteps.list(section.get("peers"), problems);
         Some(planned)
     }
-
-    fn ports(&mut self, section: &Section<'_>, planned: &mut SegmentPlan, problems: &mut Problems) {
-        let allowed = "a list of tables, each under [[segment.port]]";
-        let Some(list) = section.get("port") else { return };
-        let mut addresses_seen = Once::new();
-        for item in list.list(allowed, problems) {
-            let Some(port) = item.section(problems) else { continue };
-            port.only(&["device", "addresses"], &[], "", problems);
-            let mut addresses = Vec::new();
-            for item in
-                port.get("addresses").map_or(Vec::new(), |list| list.list(ADDRESSES, problems))
-            {
-                let Some(address) = item.parse::<Cidr>(ADDRESS, problems) else { continue };
-                if let Some(why) =
-                    self.local.and_then(|local| plan::address_conflict(local, address.ip))
-                {
-                    item.problem(format_args!("{item}: {why}"), problems);
-                    continue;
-                }
-                if let Some(mtu) = planned.segment.mtu.filter(|mtu| *mtu < MIN_MTU_V6)
-                    && address.ip.is_ipv6()
-                {
-                    let why = format!(
-                        "an IPv6 address needs an MTU of {MIN_MTU_V6} or more, and segment.mtu is {mtu}"
-                    );
-                    item.problem(format_args!("{item}: {why}"), problems);
-                }
-                if addresses_seen.is_first(address.ip, &item, problems) {
-                    addresses.push(address);
-                }
-            }
-            let Some(item) = port.need("device", DEVICE, problems) else { continue };
-            let name = |text: &str| plan::is_device_name(text).then(|| text.to_owned());
-            let Some(device) = item.text(DEVICE, name, problems) else { continue };
-            if self.devices.is_first(device.clone(), &item, problems) {
-                planned.add_port(device, addresses);
-            }
-        }
-    }
 }
-
-const ADDRESS: &str = "ADDRESS/LENGTH as in 10.8.0.1/24";
-const ADDRESSES: &str = "a list of addresses, each ADDRESS/LENGTH as in 10.8.0.1/24";
 
 /// Reads what only a bridge segment has; false with it when its VNI is not known.
 fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {

@@ -1,0 +1,100 @@
+//! Reading of `[[segment.port]]`: devices with their addresses and options.
+
+use overplane::PortOptions;
+use overplane_lab::Cidr;
+
+use super::segment::Reader;
+use crate::config::reader::{Item, Once, Problems, Section};
+use crate::plan::{self, DEVICE, SegmentPlan};
+
+const COMMON: &[&str] = &["device", "addresses"];
+const BRIDGE: &[&str] = &[
+    "isolated",
+    "hairpin",
+    "learning",
+    "flood_unknown_unicast",
+    "flood_multicast",
+    "flood_broadcast",
+];
+
+/// Smallest MTU of a link with IPv6 addresses (RFC 8200 §5).
+const MIN_MTU_V6: u32 = 1280;
+
+const ADDRESS: &str = "ADDRESS/LENGTH as in 10.8.0.1/24";
+const ADDRESSES: &str = "a list of addresses, each ADDRESS/LENGTH as in 10.8.0.1/24";
+
+impl Reader<'_> {
+    /// Reads the ports of a segment.
+    pub fn ports(
+        &mut self,
+        section: &Section<'_>,
+        planned: &mut SegmentPlan,
+        problems: &mut Problems,
+    ) {
+        let allowed = "a list of tables, each under [[segment.port]]";
+        let bridge = planned.segment.id().vni.is_some();
+        let Some(list) = section.get("port") else { return };
+        let mut addresses_seen = Once::new();
+        for item in list.list(allowed, problems) {
+            let Some(port) = item.section(problems) else { continue };
+            if bridge {
+                port.only(&[COMMON, BRIDGE].concat(), &[], "", problems);
+            } else {
+                port.only(COMMON, BRIDGE, "a routed segment", problems);
+            }
+            let options = options(&port, problems);
+            let mut addresses = Vec::new();
+            for item in
+                port.get("addresses").map_or(Vec::new(), |list| list.list(ADDRESSES, problems))
+            {
+                let mtu = planned.segment.mtu;
+                if let Some(address) = self.address(&item, mtu, problems)
+                    && addresses_seen.is_first(address.ip, &item, problems)
+                {
+                    addresses.push(address);
+                }
+            }
+            let Some(item) = port.need("device", DEVICE, problems) else { continue };
+            let name = |text: &str| plan::is_device_name(text).then(|| text.to_owned());
+            let Some(device) = item.text(DEVICE, name, problems) else { continue };
+            if self.devices.is_first(device.clone(), &item, problems) {
+                planned.add_port(device, addresses, options);
+            }
+        }
+    }
+
+    fn address(&self, item: &Item<'_>, mtu: Option<u32>, problems: &mut Problems) -> Option<Cidr> {
+        let address = item.parse::<Cidr>(ADDRESS, problems)?;
+        if let Some(why) = self.local.and_then(|local| plan::address_conflict(local, address.ip)) {
+            item.problem(format_args!("{item}: {why}"), problems);
+            return None;
+        }
+        if let Some(mtu) = mtu.filter(|mtu| *mtu < MIN_MTU_V6)
+            && address.ip.is_ipv6()
+        {
+            let why = format!(
+                "an IPv6 address needs an MTU of {MIN_MTU_V6} or more, and segment.mtu is {mtu}"
+            );
+            item.problem(format_args!("{item}: {why}"), problems);
+        }
+        Some(address)
+    }
+}
+
+/// Reads the options of a port of a bridge segment.
+fn options(port: &Section<'_>, problems: &mut Problems) -> PortOptions {
+    let mut options = PortOptions::default();
+    for (key, option) in [
+        ("isolated", &mut options.isolated),
+        ("hairpin", &mut options.hairpin),
+        ("learning", &mut options.learning),
+        ("flood_unknown_unicast", &mut options.flood_unknown_unicast),
+        ("flood_multicast", &mut options.flood_multicast),
+        ("flood_broadcast", &mut options.flood_broadcast),
+    ] {
+        if let Some(value) = port.get(key).and_then(|item| item.boolean(problems)) {
+            *option = value;
+        }
+    }
+    options
+}

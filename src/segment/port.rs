@@ -1,0 +1,138 @@
+//! What the control plane says of a port, and how forwarding has it.
+
+use std::ops::BitOr;
+
+/// How a port takes part in its bridge segment.
+///
+/// Start from the [`Default`], which is a port that is like all others, and change the fields that should differ. Give
+/// it to [`Change::AddPort`](crate::Change::AddPort) or, at any time, [`Change::SetPort`](crate::Change::SetPort). The
+/// ports of a routed segment have no options: there it has to be the default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PortOptions {
+    /// No frame goes from this port to another isolated port of the segment, nor back to itself; VTEPs and other ports
+    /// are reached. Off by default. As `isolated` of a Linux bridge port (kernel `net/bridge/br_private.h`,
+    /// `br_skb_isolated`).
+    pub isolated: bool,
+    /// A frame may leave by the port it came from, if its destination is there or it is for everybody. Off by default. As
+    /// `hairpin` of a Linux bridge port (kernel `net/bridge/br_forward.c`, `should_deliver`).
+    pub hairpin: bool,
+    /// MAC addresses are learned from this port's frames, if they are in the segment at all. On by default.
+    pub learning: bool,
+    /// The port gets frames for individual addresses that are not known. On by default. As `flood` of a Linux bridge
+    /// port (kernel `net/bridge/br_forward.c`, `br_flood`).
+    pub flood_unknown_unicast: bool,
+    /// The port gets frames for groups, broadcast apart. On by default. As `mcast_flood` of a Linux bridge port.
+    pub flood_multicast: bool,
+    /// The port gets frames for everybody. On by default. As `bcast_flood` of a Linux bridge port.
+    pub flood_broadcast: bool,
+}
+
+impl Default for PortOptions {
+    fn default() -> Self {
+        Self {
+            isolated: false,
+            hairpin: false,
+            learning: true,
+            flood_unknown_unicast: true,
+            flood_multicast: true,
+            flood_broadcast: true,
+        }
+    }
+}
+
+impl PortOptions {
+    /// Whether the port is like all others.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What forwarding goes by.
+    pub(crate) fn traits(&self) -> Traits {
+        let bits = [
+            (self.isolated, Traits::ISOLATED),
+            (self.hairpin, Traits::HAIRPIN),
+            (!self.learning, Traits::NO_LEARNING),
+            (!self.flood_unknown_unicast, Traits::NO_UNKNOWN_UNICAST),
+            (!self.flood_multicast, Traits::NO_MULTICAST),
+            (!self.flood_broadcast, Traits::NO_BROADCAST),
+        ];
+        let set = bits.into_iter().filter(|(set, _)| *set);
+        set.fold(Traits::default(), |traits, (_, bit)| traits | bit)
+    }
+}
+
+/// What is special about a port, in one word: none for most, so that looking costs one test.
+///
+/// Who is kept apart is told by the bits that two places have in common, and so is what a port does not get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traits(u64);
+
+impl Traits {
+    /// No frame goes from a place that has this to another that has it.
+    pub(crate) const ISOLATED: Self = Self(1);
+    /// What a port does not get.
+    pub(crate) const NO_UNKNOWN_UNICAST: Self = Self(1 << 32);
+    pub(crate) const NO_MULTICAST: Self = Self(1 << 33);
+    pub(crate) const NO_BROADCAST: Self = Self(1 << 34);
+    pub(crate) const HAIRPIN: Self = Self(1 << 35);
+    pub(crate) const NO_LEARNING: Self = Self(1 << 36);
+
+    /// The traits that keep two places apart which share one.
+    const APART: Self = Self::ISOLATED;
+
+    /// Whether the two have any in common.
+    #[inline]
+    pub(crate) const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Of what this place sends, what others must not have to get it.
+    #[inline]
+    pub(crate) const fn apart(self) -> Self {
+        Self(self.0 & Self::APART.0)
+    }
+}
+
+impl BitOr for Traits {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_like_all_others_has_no_traits() {
+        let none = Traits::default();
+        assert_eq!(PortOptions::default().traits(), none);
+        let flip: [fn(&mut PortOptions); 6] = [
+            |options| options.isolated = true,
+            |options| options.hairpin = true,
+            |options| options.learning = false,
+            |options| options.flood_unknown_unicast = false,
+            |options| options.flood_multicast = false,
+            |options| options.flood_broadcast = false,
+        ];
+        let mut seen = none;
+        for flip in flip {
+            let mut options = PortOptions::default();
+            flip(&mut options);
+            let traits = options.traits();
+            assert!(traits != none && !traits.meets(seen) && !options.is_default());
+            seen = seen | traits;
+        }
+    }
+
+    #[test]
+    fn only_isolated_ports_are_kept_apart() {
+        let isolated = PortOptions { isolated: true, ..PortOptions::default() }.traits();
+        let hairpin = PortOptions { hairpin: true, ..PortOptions::default() }.traits();
+        assert!(isolated.apart().meets(isolated));
+        assert!(!isolated.apart().meets(hairpin) && !hairpin.apart().meets(hairpin));
+    }
+}
