@@ -209,6 +209,7 @@ impl Draft {
             discovered: SmallVec::new(),
             peers: Shards::new(seed),
             counters: Arc::new(PerWorker::new(self.tables.workers)),
+            drops: Arc::new(PerWorker::new(self.tables.workers)),
         };
         self.tables.segments.insert(id, Arc::new(entry));
         self.tables.attachments += 1;

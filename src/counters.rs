@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use crate::drop_reason::DropReason;
-use crate::stats::{Totals, Traffic};
+use crate::stats::{Drops, Totals, Traffic};
+use crate::wire::eth::Cast;
 
 /// A counter with a single writer: adding is a load and a store, not an atomic read-modify-write.
 #[derive(Debug, Default)]
@@ -42,6 +43,35 @@ impl<T: Default> PerWorker<T> {
     }
 }
 
+/// Packets that were not for one station.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Groups {
+    pub(crate) multicast: u64,
+    pub(crate) broadcast: u64,
+}
+
+impl Groups {
+    #[inline]
+    pub(crate) fn of(cast: Cast, packets: u64) -> Self {
+        let mut groups = Self::default();
+        groups.add(cast, packets);
+        groups
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, cast: Cast, packets: u64) {
+        match cast {
+            Cast::Unicast => {}
+            Cast::Multicast => self.multicast += packets,
+            Cast::Broadcast => self.broadcast += packets,
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        self.multicast | self.broadcast == 0
+    }
+}
+
 /// Packets and bytes in both directions.
 #[derive(Debug, Default)]
 pub(crate) struct TrafficCounters {
@@ -49,6 +79,10 @@ pub(crate) struct TrafficCounters {
     received_bytes: Counter,
     sent_packets: Counter,
     sent_bytes: Counter,
+    received_groups: [Counter; 2],
+    sent_groups: [Counter; 2],
+    received_dropped: Counter,
+    sent_dropped: Counter,
 }
 
 impl TrafficCounters {
@@ -63,6 +97,38 @@ impl TrafficCounters {
         self.sent_packets.add(packets);
         self.sent_bytes.add(bytes);
     }
+
+    /// Says of packets that were counted as received which were for groups.
+    #[inline]
+    pub(crate) fn received_for(&self, groups: Groups) {
+        add_groups(&self.received_groups, groups);
+    }
+
+    /// Says of packets that were counted as sent which were for groups.
+    #[inline]
+    pub(crate) fn sent_for(&self, groups: Groups) {
+        add_groups(&self.sent_groups, groups);
+    }
+
+    /// Says of packets that were counted as received that they were dropped.
+    #[cold]
+    pub(crate) fn received_dropped(&self, packets: u64) {
+        self.received_dropped.add(packets);
+    }
+
+    #[cold]
+    pub(crate) fn sent_dropped(&self, packets: u64) {
+        self.sent_dropped.add(packets);
+    }
+}
+
+#[inline]
+fn add_groups([multicast, broadcast]: &[Counter; 2], groups: Groups) {
+    // Mostly there are none, and then nothing is written.
+    if !groups.is_none() {
+        multicast.add(groups.multicast);
+        broadcast.add(groups.broadcast);
+    }
 }
 
 impl PerWorker<TrafficCounters> {
@@ -73,13 +139,48 @@ impl PerWorker<TrafficCounters> {
             sum.received_bytes += counters.received_bytes.get();
             sum.sent_packets += counters.sent_packets.get();
             sum.sent_bytes += counters.sent_bytes.get();
+            sum.received_multicast += counters.received_groups[0].get();
+            sum.received_broadcast += counters.received_groups[1].get();
+            sum.received_dropped += counters.received_dropped.get();
+            sum.sent_multicast += counters.sent_groups[0].get();
+            sum.sent_broadcast += counters.sent_groups[1].get();
+            sum.sent_dropped += counters.sent_dropped.get();
         }
         sum
     }
 }
 
-/// What became of all frames of one worker.
+/// Drops by reason.
 #[derive(Debug)]
+pub(crate) struct DropCounters(Box<[Counter]>);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self(DropReason::ALL.iter().map(|_| Counter::default()).collect())
+    }
+}
+
+impl DropCounters {
+    #[inline]
+    pub(crate) fn dropped(&self, reason: DropReason, frames: u64) {
+        self.0[reason as usize].add(frames);
+    }
+
+    pub(crate) fn drops(&self) -> Drops {
+        Drops { counts: self.0.iter().map(Counter::get).collect() }
+    }
+}
+
+impl PerWorker<DropCounters> {
+    pub(crate) fn sum(&self) -> Drops {
+        let mut sum = Drops::default();
+        self.iter().for_each(|counters| sum.add(&counters.drops()));
+        sum
+    }
+}
+
+/// What became of all frames of one worker.
+#[derive(Debug, Default)]
 pub(crate) struct WorkerCounters {
     pub(crate) received: Counter,
     pub(crate) forwarded: Counter,
@@ -94,34 +195,13 @@ pub(crate) struct WorkerCounters {
     pub(crate) moves_refused: Counter,
     pub(crate) evicted: Counter,
     pub(crate) answers_withheld: Counter,
-    drops: Box<[Counter]>,
-}
-
-impl Default for WorkerCounters {
-    fn default() -> Self {
-        Self {
-            received: Counter::default(),
-            forwarded: Counter::default(),
-            chunks: Counter::default(),
-            flooded: Counter::default(),
-            copies: Counter::default(),
-            generated: Counter::default(),
-            sent: Counter::default(),
-            delivered: Counter::default(),
-            coalesced: Counter::default(),
-            learning_refused: Counter::default(),
-            moves_refused: Counter::default(),
-            evicted: Counter::default(),
-            answers_withheld: Counter::default(),
-            drops: DropReason::ALL.iter().map(|_| Counter::default()).collect(),
-        }
-    }
+    drops: DropCounters,
 }
 
 impl WorkerCounters {
     #[inline]
     pub(crate) fn dropped(&self, reason: DropReason, frames: u64) {
-        self.drops[reason as usize].add(frames);
+        self.drops.dropped(reason, frames);
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -139,7 +219,7 @@ impl WorkerCounters {
             moves_refused: self.moves_refused.get(),
             evicted: self.evicted.get(),
             answers_withheld: self.answers_withheld.get(),
-            drops: self.drops.iter().map(Counter::get).collect(),
+            drops: self.drops.drops(),
         }
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::coalesce::Coalescer;
-use crate::counters::WorkerCounters;
+use crate::counters::{Groups, WorkerCounters};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::fdb::{Learned, Place, Removed, seconds};
@@ -24,8 +24,8 @@ use crate::hash::mix;
 use crate::offload::Offloads;
 use crate::output::Output;
 use crate::segment::{Location, PortId, SegmentId};
-use crate::tables::{Bridge, Macs, SegmentEntry, SegmentTable, Tables};
-use crate::wire::eth::MacNumber;
+use crate::tables::{Bridge, Macs, PortEntry, SegmentEntry, SegmentTable, Tables, VtepEntry};
+use crate::wire::eth::{Cast, MacNumber};
 use emit::Emitter;
 use icmp::Budget;
 use news::News;
@@ -60,9 +60,12 @@ struct Tally {
     chunks: u64,
     flooded: u64,
     copies: u64,
+    /// Those of the frames that are for groups.
+    groups: Groups,
     /// Frames, and their bytes, of which the underlay gets a copy.
     underlay_frames: u64,
     underlay_bytes: u64,
+    underlay_groups: Groups,
 }
 
 impl Tally {
@@ -83,11 +86,26 @@ impl Tally {
         }
     }
 
-    /// Notes where copies of the frame added last go: whether it made a datagram.
+    /// Notes of the frame added last for how many it is, and where copies of it go: whether it made a datagram.
     #[inline]
-    fn towards_underlay(&mut self, bytes: u32, transmits: bool) {
+    fn towards_underlay(&mut self, bytes: u32, cast: Cast, transmits: bool) {
         self.underlay_frames += u64::from(transmits);
         self.underlay_bytes += if transmits { u64::from(bytes) } else { 0 };
+        if cast != Cast::Unicast {
+            self.groups.add(cast, 1);
+            self.underlay_groups.add(cast, u64::from(transmits));
+        }
+    }
+
+    /// Counts all of them as frames of a port and its segment.
+    fn flush_from_port(&self, context: &Context<'_>, port: &PortEntry, segment: &SegmentEntry) {
+        let counters = port.counters.of(context.worker);
+        counters.received(self.frames, self.bytes);
+        counters.received_for(self.groups);
+        let counters = segment.counters.of(context.worker);
+        counters.sent(self.underlay_frames, self.underlay_bytes);
+        counters.sent_for(self.underlay_groups);
+        self.flush(context.counters);
     }
 
     fn flush(&self, counters: &WorkerCounters) {
@@ -216,6 +234,37 @@ impl Forwarder {
         let Self { chunks, coalescer, .. } = self;
         Emitter { context, segment, output, chunks, coalescer }
     }
+}
+
+/// Counts a frame from a port as dropped where it belongs; what became of it in all is counted by its fate.
+#[cold]
+fn dropped_from_port(
+    worker: usize,
+    port: &PortEntry,
+    segment: &SegmentEntry,
+    reason: DropReason,
+) -> Fate {
+    port.counters.of(worker).received_dropped(1);
+    segment.drops.of(worker).dropped(reason, 1);
+    Fate::Dropped(reason)
+}
+
+/// The same for a datagram of a segment, and of a VTEP if it was accepted from one.
+#[cold]
+fn dropped_from_underlay(
+    worker: usize,
+    vtep: Option<&VtepEntry>,
+    segment: &SegmentEntry,
+    reason: DropReason,
+) -> Fate {
+    segment.drops.of(worker).dropped(reason, 1);
+    if reason != DropReason::UnknownVtep {
+        segment.counters.of(worker).received_dropped(1);
+        if let Some(vtep) = vtep {
+            vtep.counters.of(worker).received_dropped(1);
+        }
+    }
+    Fate::Dropped(reason)
 }
 
 /// Counts a batch that has nowhere to go any more.

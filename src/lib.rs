@@ -157,7 +157,7 @@ pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsErr
 pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
 pub use segment::{Destination, Kind, PortId, PortOptions, Segment, SegmentId, VtepId};
 pub use snapshot::{Publisher, Reader};
-pub use stats::{PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
+pub use stats::{Drops, PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
 pub use tables::Tables;
 pub use wire::{MacAddr, Vni};
 #[cfg(all(feature = "io", target_os = "linux"))]

@@ -240,6 +240,7 @@ impl Tables {
         stats.segments.extend(self.segments.values().map(|segment| SegmentStats {
             id: segment.id,
             traffic: segment.counters.sum(),
+            drops: segment.drops.sum(),
             learned: self.learned(segment),
             fdb_limit: segment.bridge().map_or(0, |bridge| bridge.domain.limits().entries),
         }));

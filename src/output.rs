@@ -9,6 +9,7 @@ use crate::batch::{Batch, Span};
 use crate::event::Event;
 use crate::segment::{PortId, SegmentId, VtepId};
 use crate::wire::VnetHeader;
+use crate::wire::eth::Cast;
 
 /// Largest number of datagrams, and of deliveries, that one output holds; what exceeds it is dropped as
 /// [`DropReason::OutputFull`](crate::DropReason::OutputFull).
@@ -53,13 +54,16 @@ pub struct Transmit {
     pub datagrams: u32,
     /// Bytes of `body` in each datagram but the last.
     pub size: u32,
+    /// For how many stations the frame inside is, for the counters.
+    pub cast: Cast,
 }
 
 impl Transmit {
     /// One datagram that lies in the batch as it is to be sent.
     #[inline]
     pub(crate) fn whole(vtep: VtepId, source: SourcePort, body: Span) -> Self {
-        Self { vtep, source, head: Span::default(), body, datagrams: 1, size: body.len }
+        let cast = Cast::Unicast;
+        Self { vtep, source, head: Span::default(), body, datagrams: 1, size: body.len, cast }
     }
 }
 
@@ -124,13 +128,16 @@ pub struct Deliver {
     pub more: Pieces,
     /// Number of received frames, or chunks of them, that this is.
     pub frames: u32,
+    /// For how many stations the frame is, for the counters.
+    pub cast: Cast,
 }
 
 impl Deliver {
     /// One frame that lies in the batch as it is to be written.
     #[inline]
     pub(crate) fn whole(port: PortId, vnet: VnetHeader, body: Span) -> Self {
-        Self { port, vnet, head: Span::default(), body, more: Pieces::default(), frames: 1 }
+        let (head, more, cast) = (Span::default(), Pieces::default(), Cast::Unicast);
+        Self { port, vnet, head, body, more, frames: 1, cast }
     }
 }
 

@@ -8,16 +8,77 @@ use crate::offload::{OffloadInfo, OffloadState, Offloads};
 use crate::segment::{PortId, SegmentId};
 
 /// Packets and bytes in both directions, as seen from the dataplane.
+///
+/// Multicast and broadcast are told by the destination MAC address; in routed segments, where there is none, all packets
+/// are unicast. A super-frame is one packet, and so is each datagram of a VTEP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Traffic {
     /// Packets received from there.
     pub received_packets: u64,
     /// Bytes received from there.
     pub received_bytes: u64,
+    /// Of the packets received, those to a group other than everybody.
+    pub received_multicast: u64,
+    /// Of the packets received, those to everybody.
+    pub received_broadcast: u64,
+    /// Of the packets received, those that were dropped instead of being sent or delivered to anybody.
+    pub received_dropped: u64,
     /// Packets sent there.
     pub sent_packets: u64,
     /// Bytes sent there.
     pub sent_bytes: u64,
+    /// Of the packets sent, those to a group other than everybody.
+    pub sent_multicast: u64,
+    /// Of the packets sent, those to everybody.
+    pub sent_broadcast: u64,
+    /// Packets for there that were dropped; they are none of those sent.
+    pub sent_dropped: u64,
+}
+
+impl Traffic {
+    /// Of the packets received, those to one station.
+    #[must_use]
+    pub fn received_unicast(&self) -> u64 {
+        self.received_packets.saturating_sub(self.received_multicast + self.received_broadcast)
+    }
+
+    /// Of the packets sent, those to one station.
+    #[must_use]
+    pub fn sent_unicast(&self) -> u64 {
+        self.sent_packets.saturating_sub(self.sent_multicast + self.sent_broadcast)
+    }
+}
+
+/// How often anything was dropped, by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// By the number of the reason; those that are missing are zero.
+    pub(crate) counts: Vec<u64>,
+}
+
+impl Drops {
+    /// Frames or copies dropped for `reason`.
+    #[must_use]
+    pub fn of(&self, reason: DropReason) -> u64 {
+        self.counts.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// Reasons for which anything was dropped, with the number dropped.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL.iter().map(|reason| (*reason, self.of(*reason))).filter(|(_, n)| *n > 0)
+    }
+
+    /// Everything dropped at one stage.
+    #[must_use]
+    pub fn at(&self, stage: Stage) -> u64 {
+        self.iter().filter(|(reason, _)| reason.stage() == stage).map(|(_, n)| n).sum()
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.counts.resize(self.counts.len().max(other.counts.len()), 0);
+        self.counts.iter_mut().zip(&other.counts).for_each(|(drops, n)| *drops += n);
+    }
 }
 
 /// What became of all frames; every frame is counted exactly once at each of two stages.
@@ -57,20 +118,19 @@ pub struct Totals {
     pub evicted: u64,
     /// ICMP errors that were not made because of the rate limit.
     pub answers_withheld: u64,
-    /// By the number of the reason; those that are missing are zero.
-    pub(crate) drops: Vec<u64>,
+    pub(crate) drops: Drops,
 }
 
 impl Totals {
     /// Frames or copies dropped for `reason`.
     #[must_use]
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.drops.get(reason as usize).copied().unwrap_or(0)
+        self.drops.of(reason)
     }
 
     /// Reasons for which anything was dropped, with the number dropped.
     pub fn drop_reasons(&self) -> impl Iterator<Item = (DropReason, u64)> {
-        DropReason::ALL.iter().map(|reason| (*reason, self.drops(*reason))).filter(|(_, n)| *n > 0)
+        self.drops.iter()
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -87,14 +147,13 @@ impl Totals {
         self.moves_refused += other.moves_refused;
         self.evicted += other.evicted;
         self.answers_withheld += other.answers_withheld;
-        self.drops.resize(self.drops.len().max(other.drops.len()), 0);
-        self.drops.iter_mut().zip(&other.drops).for_each(|(drops, n)| *drops += n);
+        self.drops.add(&other.drops);
     }
 
     /// Everything dropped at one stage.
     #[must_use]
     pub fn dropped_at(&self, stage: Stage) -> u64 {
-        self.drop_reasons().filter(|(reason, _)| reason.stage() == stage).map(|(_, n)| n).sum()
+        self.drops.at(stage)
     }
 
     /// Whether every frame and every copy is accounted for.
@@ -109,6 +168,7 @@ impl Totals {
 
 /// Statistics of one port. Bytes are those of the frames on the device, without the vnet header.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PortStats {
     /// The port.
     pub id: PortId,
@@ -122,6 +182,7 @@ pub struct PortStats {
 
 /// Statistics of one VTEP. Bytes are UDP payload: what is inside the datagrams.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VtepStats {
     /// Underlay address and UDP port.
     pub address: SocketAddr,
@@ -131,11 +192,16 @@ pub struct VtepStats {
 
 /// Statistics of one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SegmentStats {
     /// The segment.
     pub id: SegmentId,
-    /// Inner frames: received from the underlay, and sent or flooded towards it (once per frame).
+    /// Inner frames: received from the underlay, and sent or flooded towards it (once per frame). Dropped of those sent are
+    /// copies.
     pub traffic: Traffic,
+    /// What was dropped in the segment, by reason: frames of its ports and datagrams that name it, and copies. Not what
+    /// an underlay socket did not take: that is counted by VTEP and, with its reason, in [`Stats::totals`].
+    pub drops: Drops,
     /// Learned FDB entries.
     pub learned: usize,
     /// Largest number of learned FDB entries.
@@ -174,7 +240,20 @@ impl fmt::Display for Traffic {
             f,
             "received {} packets {} bytes, sent {} packets {} bytes",
             self.received_packets, self.received_bytes, self.sent_packets, self.sent_bytes
-        )
+        )?;
+        let groups = [
+            (self.received_broadcast + self.received_multicast, "received"),
+            (self.sent_broadcast + self.sent_multicast, "sent"),
+        ];
+        for (n, what) in groups.iter().filter(|(n, _)| *n > 0) {
+            write!(f, ", {n} {what} for groups")?;
+        }
+        for (n, what) in [(self.received_dropped, "received"), (self.sent_dropped, "to be sent")] {
+            if n > 0 {
+                write!(f, ", {n} {what} dropped")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -209,6 +288,9 @@ impl fmt::Display for Stats {
                     writeln!(f, "; {} of {} MACs learned", segment.learned, segment.fdb_limit)?
                 }
                 None => writeln!(f)?,
+            }
+            for (reason, n) in segment.drops.iter() {
+                writeln!(f, "segment {}: dropped {n}: {reason}", segment.id)?;
             }
         }
         for port in &self.ports {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::Error;
-use crate::counters::{PerWorker, TrafficCounters, WorkerCounters};
+use crate::counters::{DropCounters, PerWorker, TrafficCounters, WorkerCounters};
 use crate::fdb::{self, Domain, Fdb, Place, View};
 use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
@@ -158,6 +158,7 @@ pub(crate) struct SegmentEntry {
     /// entropy. Follows from all that names VTEPs in this segment.
     pub(crate) peers: Shards<SourceKey, Peer>,
     pub(crate) counters: Arc<PerWorker<TrafficCounters>>,
+    pub(crate) drops: Arc<PerWorker<DropCounters>>,
 }
 
 impl SegmentEntry {

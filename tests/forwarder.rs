@@ -4,7 +4,7 @@
 
 use std::env;
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -122,10 +122,14 @@ impl Running {
         }
     }
 
-    /// Sends a signal and waits for the end.
-    fn end(mut self, signal: i32) -> (Option<i32>, String, String) {
+    fn signal(&self, signal: i32) {
         // SAFETY: the call touches no memory; the process is a child that was not waited for.
         assert_eq!(unsafe { libc::kill(self.0.id() as libc::pid_t, signal) }, 0);
+    }
+
+    /// Sends a signal and waits for the end.
+    fn end(mut self, signal: i32) -> (Option<i32>, String, String) {
+        self.signal(signal);
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
@@ -230,6 +234,48 @@ fn vxlan_talks_to_the_kernels_and_leaves_nothing_behind() {
         assert!(err.contains(line), "{line}: {err}");
     }
     assert!(!hosts[0].exists("ovl0"));
+}
+
+#[test]
+fn row_25_counters_are_json_at_a_signal_and_at_the_end() {
+    if !privileged("row_25_counters_are_json_at_a_signal_and_at_the_end") {
+        return;
+    }
+    let hosts = pair();
+    let arguments = "vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --dev ovl0 --address 10.8.0.1/24 --stats json";
+    let mut forwarder = Running::start(&hosts[0], arguments);
+    let (local, remotes) = ([10, 9, 0, 2].into(), [[10, 9, 0, 1].into()]);
+    hosts[1].add_vxlan(&Vxlan { remotes: &remotes, ..Vxlan::new("vxlan0", 42, local) }).unwrap();
+    hosts[1].add_address("vxlan0", "10.8.0.2/24").unwrap();
+    hosts[1].up("vxlan0").unwrap();
+    forwarder.wait_for(&hosts[0], "ovl0");
+    assert!(ping_ok(&hosts[0], [10, 8, 0, 2].into(), 56));
+    forwarder.signal(libc::SIGUSR1);
+    // All of it comes in one line, which is here before the end is asked for.
+    let mut lines = BufReader::new(forwarder.0.stdout.take().unwrap()).lines();
+    let mut next =
+        || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let first = next();
+    forwarder.signal(libc::SIGTERM);
+    let last = next();
+    for document in [&first, &last] {
+        assert_eq!(document["layout"], 1);
+        assert_eq!(document["segments"][0]["segment"]["vni"], 42);
+        assert_eq!(document["ports"][0]["name"], "ovl0");
+        assert_eq!(document["vteps"][0]["address"], "10.9.0.2:4789");
+        for place in ["segments", "ports", "vteps"] {
+            for direction in ["received", "sent"] {
+                let traffic = &document[place][0]["traffic"][direction];
+                let count = |key: &str| traffic[key].as_u64().unwrap();
+                assert!(count("unicast") > 0 && count("bytes") > 0, "{place} {traffic}");
+                let parts = ["unicast", "multicast", "broadcast"].map(count);
+                assert_eq!(parts.iter().sum::<u64>(), count("packets"), "{place} {traffic}");
+            }
+        }
+        // The ping began with a neighbour request to everybody.
+        assert!(document["vteps"][0]["traffic"]["sent"]["broadcast"].as_u64() > Some(0));
+    }
+    assert!(first["totals"]["received"].as_u64() <= last["totals"]["received"].as_u64());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::failure::Failure;
 use crate::plan::{self, DEVICE, Plan, SegmentPlan, Target, Via};
+use crate::report::Format;
 
 /// Forwards overlay networks in userspace: VXLAN and IP in UDP.
 #[derive(Debug, Parser)]
@@ -21,6 +22,10 @@ pub struct Arguments {
     /// How much to report on the standard error [default: info, and warn for the demo].
     #[arg(long, value_enum, global = true)]
     log: Option<Log>,
+    /// How counters are printed on the standard output, at the end and on SIGUSR1 [default: that of the configuration
+    /// file, or text].
+    #[arg(long, value_enum, global = true)]
+    pub stats: Option<Format>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -164,7 +169,7 @@ impl Node {
             }
         }
         planned.add_port(self.dev, addresses, PortOptions::default());
-        Ok(Plan { config, segments: vec![planned] })
+        Ok(Plan { config, stats: Format::default(), segments: vec![planned] })
     }
 }
 

@@ -1,11 +1,13 @@
 //! Forwarding until a signal says to stop.
 
+use std::io::{self, Write};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use overplane::Stats;
 use overplane_lab::Namespace;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing::info;
 
@@ -13,30 +15,43 @@ use crate::events;
 use crate::failure::Failure;
 use crate::overlay::Overlay;
 use crate::plan::Plan;
+use crate::report::Format;
 
 /// How often events are logged.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Runs a plan in the foreground and prints its counters at the end.
-pub fn run(plan: Plan) -> Result<(), Failure> {
+/// Runs a plan in the foreground and prints its counters at the end and whenever it is asked to, as the plan says if
+/// `stats` does not.
+pub fn run(plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     // Before anything is made, so that a signal never leaves it half made.
-    let stop = signals()?;
+    let signals = signals(&[SIGINT, SIGTERM, SIGUSR1])?;
+    let format = stats.unwrap_or(plan.stats);
     let overlay = Overlay::start(&Namespace::current()?, plan)?;
     info!("forwarding");
     events::log(overlay.control());
     // A worker that ended by itself has failed; stopping says how.
-    while stop.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) && overlay.is_running() {
-        events::log(overlay.control());
+    while overlay.is_running() {
+        match signals.recv_timeout(TURN) {
+            Err(RecvTimeoutError::Timeout) => events::log(overlay.control()),
+            Ok(SIGUSR1) => print(format, &overlay.control().stats())?,
+            _ => break,
+        }
     }
     info!("stopping");
     events::log(overlay.control());
-    print!("{}", overlay.stop()?);
-    Ok(())
+    print(format, &overlay.stop()?)
 }
 
-/// SIGINT and SIGTERM, as they come.
-pub fn signals() -> Result<Receiver<i32>, Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+/// Prints counters at once, whoever reads them.
+fn print(format: Format, stats: &Stats) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    out.write_all(format.print(stats).as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// The signals of a list, as they come.
+pub fn signals(which: &[i32]) -> Result<Receiver<i32>, Failure> {
+    let mut signals = Signals::new(which)?;
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in &mut signals {

@@ -27,6 +27,7 @@ mod foreground;
 mod links;
 mod overlay;
 mod plan;
+mod report;
 
 use std::process::ExitCode;
 
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         .with_max_level(arguments.log())
         .with_target(false)
         .init();
-    match run(arguments.command) {
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");
@@ -52,11 +53,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
-    match command {
-        Command::Vxlan(vxlan) => foreground::run(rehearsed(vxlan.plan()?)?),
-        Command::Udp(udp) => foreground::run(rehearsed(udp.plan()?)?),
-        Command::Run { file } => foreground::run(config::load(&file)?),
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let stats = arguments.stats;
+    match arguments.command {
+        Command::Vxlan(vxlan) => foreground::run(rehearsed(vxlan.plan()?)?, stats),
+        Command::Udp(udp) => foreground::run(rehearsed(udp.plan()?)?, stats),
+        Command::Run { file } => foreground::run(config::load(&file)?, stats),
         Command::Check { file } => {
             println!("{}: {}", file.display(), config::load(&file)?.summary());
             Ok(())

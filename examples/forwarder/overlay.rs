@@ -26,7 +26,7 @@ impl Overlay {
     ///
     /// Has to be called inside the host: sockets and devices are made where the calling thread is.
     pub fn start(host: &Namespace, plan: Plan) -> Result<Self, Failure> {
-        let Plan { config, segments } = plan;
+        let Plan { config, segments, .. } = plan;
         let local = config.local;
         let underlay = Underlay::find(host, local)?;
         let dataplane = Dataplane::start(config)?;

@@ -5,10 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use overplane::{Config, MacAddr, PortOptions, Prefix, Segment};
 use overplane_lab::Cidr;
 
+use crate::report::Format;
+
 /// A dataplane with its segments.
 #[derive(Debug)]
 pub struct Plan {
     pub config: Config,
+    /// How counters are printed.
+    pub stats: Format,
     pub segments: Vec<SegmentPlan>,
 }
 

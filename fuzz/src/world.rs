@@ -220,7 +220,10 @@ impl World {
         for transmit in output.transmits() {
             *turn += 1;
             match *turn % 7 {
-                0 => forwarder.unsent(tables, transmit.datagrams.into(), DropReason::UnderlayFull),
+                0 => {
+                    let datagrams = transmit.datagrams.into();
+                    forwarder.unsent(tables, transmit, datagrams, DropReason::UnderlayFull);
+                }
                 _ => {
                     let (datagrams, bytes) = (transmit.datagrams.into(), transmit.body.len.into());
                     forwarder.sent(tables, transmit, datagrams, bytes);

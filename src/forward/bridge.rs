@@ -3,19 +3,20 @@
 use std::mem::take;
 
 use crate::batch::Batch;
+use crate::counters::Groups;
 use crate::drop_reason::DropReason;
 use crate::output::Output;
 use crate::segment::{Location, SegmentId, Traits};
 use crate::source_key::SourceKey;
 use crate::tables::{Bridge, Macs, PortEntry, SegmentEntry, Tables, VtepEntry};
-use crate::wire::eth::{self, MacNumber};
+use crate::wire::eth::{self, Cast, MacNumber};
 use crate::wire::vxlan::{self, DecodeError};
 use crate::wire::{FrameInfo, Vni};
 
 use super::emit::{Targets, recognise};
 use super::lookahead::{prefetch_datagrams, prefetch_frames};
 use super::news::News;
-use super::{At, Context, Fate, Forwarder, Tally, learn};
+use super::{At, Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay, learn};
 
 /// The addresses of a frame that a bridge forwards.
 #[inline]
@@ -119,18 +120,17 @@ impl Forwarder {
         prefetch_frames(bridge, batch);
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
+            let cast = Cast::of(batch.frame(index));
             let from = (port, segment, (bridge, &macs), &mut recent);
             let before = output.transmits.len();
             let fate = match self.bridge_frame(context, from, batch, index, &mut news, output) {
                 Ok(fate) => fate,
-                Err(reason) => Fate::Dropped(reason),
+                Err(reason) => dropped_from_port(context.worker, port, segment, reason),
             };
             tally.add(bytes, fate, context.counters);
-            tally.towards_underlay(bytes, output.transmits.len() > before);
+            tally.towards_underlay(bytes, cast, output.transmits.len() > before);
         }
-        port.counters.of(context.worker).received(tally.frames, tally.bytes);
-        segment.counters.of(context.worker).sent(tally.underlay_frames, tally.underlay_bytes);
-        tally.flush(context.counters);
+        tally.flush_from_port(context, port, segment);
     }
 
     /// Decides about one frame from a port.
@@ -206,6 +206,7 @@ impl Forwarder {
             last: None,
             datagrams: 0,
             bytes: 0,
+            groups: Groups::default(),
             recent: Recent::default(),
         };
         prefetch_datagrams(context.tables, udp_port, batch);
@@ -217,7 +218,7 @@ impl Forwarder {
             } else {
                 match self.unwrap_frame(context, &mut origins, batch, index, &mut news, output) {
                     Ok(fate) => fate,
-                    Err(reason) => Fate::Dropped(reason),
+                    Err(reason) => origins.dropped(reason),
                 }
             };
             tally.add(bytes, fate, context.counters);
@@ -260,6 +261,10 @@ impl Forwarder {
         batch.strip(index, vxlan::HEADER_LEN);
         let size = batch.vnet(index).gso_size;
         let frame = batch.frame_mut(index);
+        let cast = Cast::of(frame);
+        if cast != Cast::Unicast {
+            origins.groups.add(cast, 1);
+        }
         let (to, from) = addresses(frame)?;
         let Some(Origin { macs, .. }) = &origins.last else { return Err(DropReason::UnknownVni) };
         if origins.recent.source != Some(from) {
@@ -302,6 +307,11 @@ impl Forwarder {
     }
 }
 
+/// Whether a datagram was dropped before its segment was looked for, or for want of one.
+fn names_no_segment(reason: DropReason) -> bool {
+    matches!(reason, DropReason::NoVniFlag | DropReason::ReservedBits | DropReason::UnknownVni)
+}
+
 /// The VNI and sender of a datagram, and what was found for them.
 struct Origin<'a> {
     vni: Vni,
@@ -331,6 +341,8 @@ struct Origins<'a> {
     /// Datagrams accepted from the last origin, and their bytes, not counted yet.
     datagrams: u64,
     bytes: u64,
+    /// Those of the datagrams that hold frames for groups.
+    groups: Groups,
     recent: Recent,
 }
 
@@ -367,14 +379,30 @@ impl<'a> Origins<'a> {
         self.bytes += bytes as u64;
     }
 
+    /// Counts a datagram as dropped where it belongs, as far as that was found out before.
+    #[cold]
+    fn dropped(&self, reason: DropReason) -> Fate {
+        match &self.last {
+            Some(Origin { found, .. }) if !names_no_segment(reason) => {
+                dropped_from_underlay(self.worker, found.vtep, found.segment, reason)
+            }
+            _ => Fate::Dropped(reason),
+        }
+    }
+
     /// Counts what was accepted from the last origin.
     fn flush(&mut self) {
         let (datagrams, bytes) = (take(&mut self.datagrams), take(&mut self.bytes));
+        let groups = take(&mut self.groups);
         let Some(Origin { found, .. }) = &self.last else { return };
         if let Some(vtep) = found.vtep {
-            vtep.counters.of(self.worker).received(datagrams, bytes);
+            let counters = vtep.counters.of(self.worker);
+            counters.received(datagrams, bytes);
+            counters.received_for(groups);
         }
         let headers = datagrams * vxlan::HEADER_LEN as u64;
-        found.segment.counters.of(self.worker).received(datagrams, bytes - headers);
+        let counters = found.segment.counters.of(self.worker);
+        counters.received(datagrams, bytes - headers);
+        counters.received_for(groups);
     }
 }

@@ -5,8 +5,9 @@ use crate::coalesce::Coalescer;
 use crate::drop_reason::DropReason;
 use crate::gso::{self, Chunk};
 use crate::output::{Deliver, MAX_OUTPUT, Output, SourcePort, Transmit};
-use crate::segment::{PortId, Traits, VtepId};
+use crate::segment::{Location, PortId, Traits, VtepId};
 use crate::tables::{PortEntry, SegmentEntry, Tables};
+use crate::wire::eth::Cast;
 use crate::wire::l4::{self, L4Checksum};
 use crate::wire::{FrameInfo, L3, L4, VnetHeader, vnet, vxlan};
 
@@ -131,8 +132,9 @@ impl Emitter<'_> {
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
         let vteps = targets.vteps();
+        let cast = self.cast(batch, index);
         if vteps.is_empty() && targets.ports().all(|port| port.offload) {
-            return Ok(self.deliver_to_all(batch.span(index), vnet, targets));
+            return Ok(self.deliver_to_all(batch.span(index), vnet, cast, targets));
         }
         let parsed = if info.is_none() { FrameInfo::parse(batch.frame(index)) } else { None };
         let info = info.or(parsed.as_ref()).ok_or(DropReason::Truncated)?;
@@ -148,7 +150,9 @@ impl Emitter<'_> {
                 return Err(DropReason::TooBig);
             }
             let delivered = self.emit_any(batch, index, vnet, Some(info), &local)?;
-            self.context.counters.dropped(DropReason::UnderlayTooBig, vteps.len() as u64);
+            for vtep in vteps {
+                self.dropped(DropReason::UnderlayTooBig, Some(Location::Vtep(*vtep)), 1);
+            }
             return Ok(delivered + vteps.len() as u64);
         }
         if vnet.is_gso() {
@@ -164,15 +168,21 @@ impl Emitter<'_> {
                 return Err(DropReason::BadOffload);
             }
         }
-        let delivered = self.deliver_to_all(batch.span(index), VnetHeader::default(), targets);
+        let delivered =
+            self.deliver_to_all(batch.span(index), VnetHeader::default(), cast, targets);
         if !vteps.is_empty() {
             let source = self.source_port(batch.frame(index), info);
             let body = self.encapsulate(batch, index);
             for vtep in vteps {
-                self.transmit(Transmit::whole(*vtep, source, body));
+                self.transmit(Transmit { cast, ..Transmit::whole(*vtep, source, body) });
             }
         }
         Ok(delivered + vteps.len() as u64)
+    }
+
+    /// For how many stations frame `index` is.
+    fn cast(&self, batch: &Batch, index: usize) -> Cast {
+        if self.segment.id.vni.is_some() { Cast::of(batch.frame(index)) } else { Cast::Unicast }
     }
 
     /// Whether a frame of `len` bytes, or a chunk of it, is too large for the underlay.
@@ -261,10 +271,16 @@ impl Emitter<'_> {
     }
 
     /// Delivers to all target ports and returns how many there are.
-    fn deliver_to_all(&mut self, body: Span, vnet: VnetHeader, targets: &Targets<'_>) -> u64 {
+    fn deliver_to_all(
+        &mut self,
+        body: Span,
+        vnet: VnetHeader,
+        cast: Cast,
+        targets: &Targets<'_>,
+    ) -> u64 {
         let mut copies = 0;
         for port in targets.ports() {
-            self.deliver_whole(body, vnet, port);
+            self.deliver(Deliver { cast, ..Deliver::whole(port.id, vnet, body) });
             copies += 1;
         }
         copies
@@ -280,6 +296,7 @@ impl Emitter<'_> {
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
         let frame = batch.frame(index);
+        let cast = self.cast(batch, index);
         let expected = match vnet.gso_type & !vnet::GSO_ECN {
             vnet::GSO_TCPV4 | vnet::GSO_TCPV6 => L4::Tcp,
             vnet::GSO_UDP_L4 => L4::Udp,
@@ -308,7 +325,7 @@ impl Emitter<'_> {
         let headers = count * (prefix.len() + usize::from(info.payload_offset));
         if self.output.headers.len() + headers > MAX_HEADERS {
             // Decided, but there is no room to carry it out: one copy, dropped.
-            self.context.counters.dropped(DropReason::OutputFull, 1);
+            self.dropped(DropReason::OutputFull, None, 1);
             return Ok(1);
         }
         self.chunks.clear();
@@ -319,7 +336,8 @@ impl Emitter<'_> {
         let chunks = std::mem::take(self.chunks);
         for port in targets.ports() {
             if port.offload {
-                self.deliver_whole(batch.span(index), vnet, port);
+                let whole = Deliver::whole(port.id, vnet, batch.span(index));
+                self.deliver(Deliver { cast, ..whole });
                 copies += 1;
                 continue;
             }
@@ -328,6 +346,7 @@ impl Emitter<'_> {
                 let body = Span { start: chunk.body.start + base, ..chunk.body };
                 self.deliver(Deliver {
                     head,
+                    cast,
                     ..Deliver::whole(port.id, VnetHeader::default(), body)
                 });
             }
@@ -344,6 +363,7 @@ impl Emitter<'_> {
                 body: Span { start: first.body.start + base, len: end - first.body.start },
                 datagrams: count,
                 size: size as u32,
+                cast,
             };
             for vtep in vteps {
                 self.transmit(train(*vtep));
@@ -359,7 +379,7 @@ impl Emitter<'_> {
         if self.output.delivers.len() < MAX_OUTPUT {
             self.output.delivers.push(deliver);
         } else {
-            self.context.counters.dropped(DropReason::OutputFull, 1);
+            self.dropped(DropReason::OutputFull, Some(Location::Port(deliver.port)), 1);
         }
     }
 
@@ -368,7 +388,28 @@ impl Emitter<'_> {
         if self.output.transmits.len() < MAX_OUTPUT {
             self.output.transmits.push(transmit);
         } else {
-            self.context.counters.dropped(DropReason::OutputFull, transmit.datagrams.into());
+            let vtep = Location::Vtep(transmit.vtep);
+            self.dropped(DropReason::OutputFull, Some(vtep), transmit.datagrams.into());
+        }
+    }
+
+    /// Counts copies that are not made, and whose they would have been.
+    #[cold]
+    fn dropped(&self, reason: DropReason, of: Option<Location>, copies: u64) {
+        let Context { tables, counters, worker, .. } = *self.context;
+        counters.dropped(reason, copies);
+        self.segment.drops.of(worker).dropped(reason, copies);
+        match of {
+            Some(Location::Port(port)) => {
+                let port = tables.port(port);
+                port.iter().for_each(|port| port.counters.of(worker).sent_dropped(copies));
+            }
+            Some(Location::Vtep(vtep)) => {
+                self.segment.counters.of(worker).sent_dropped(copies);
+                let vtep = tables.vtep(vtep);
+                vtep.iter().for_each(|vtep| vtep.counters.of(worker).sent_dropped(copies));
+            }
+            None => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::counters::Groups;
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::fdb::seconds;
@@ -20,7 +21,9 @@ impl Forwarder {
     pub fn sent(&self, tables: &Tables, transmit: &Transmit, datagrams: u64, bytes: u64) {
         tables.counters.of(self.worker).sent.add(datagrams);
         if let Some(vtep) = tables.vtep(transmit.vtep) {
-            vtep.counters.of(self.worker).sent(datagrams, bytes);
+            let counters = vtep.counters.of(self.worker);
+            counters.sent(datagrams, bytes);
+            counters.sent_for(Groups::of(transmit.cast, datagrams));
         }
     }
 
@@ -32,19 +35,34 @@ impl Forwarder {
         counters.delivered.add(u64::from(deliver.frames));
         counters.coalesced.add(u64::from(deliver.frames - 1));
         if let Some(port) = tables.port(deliver.port) {
-            port.counters.of(self.worker).sent(1, bytes as u64);
+            let counters = port.counters.of(self.worker);
+            counters.sent(1, bytes as u64);
+            counters.sent_for(Groups::of(deliver.cast, 1));
         }
     }
 
-    /// `datagrams` datagrams were not taken; `reason` is one of [`Stage::Output`](crate::Stage::Output).
-    pub fn unsent(&self, tables: &Tables, datagrams: u64, reason: DropReason) {
+    /// `datagrams` datagrams of a descriptor were not taken; `reason` is one of
+    /// [`Stage::Output`](crate::Stage::Output).
+    #[cold]
+    pub fn unsent(&self, tables: &Tables, transmit: &Transmit, datagrams: u64, reason: DropReason) {
         tables.counters.of(self.worker).dropped(reason, datagrams);
+        if let Some(vtep) = tables.vtep(transmit.vtep) {
+            vtep.counters.of(self.worker).sent_dropped(datagrams);
+        }
     }
 
     /// A frame, or all those it stands for, was not taken; `reason` is one of
     /// [`Stage::Output`](crate::Stage::Output).
+    #[cold]
     pub fn undelivered(&self, tables: &Tables, deliver: &Deliver, reason: DropReason) {
-        tables.counters.of(self.worker).dropped(reason, u64::from(deliver.frames));
+        let frames = u64::from(deliver.frames);
+        tables.counters.of(self.worker).dropped(reason, frames);
+        if let Some(port) = tables.port(deliver.port) {
+            port.counters.of(self.worker).sent_dropped(frames);
+            if let Some(segment) = tables.segment(port.segment) {
+                segment.drops.of(self.worker).dropped(reason, frames);
+            }
+        }
     }
 
     /// A super-frame that was decided about as one frame is delivered as `chunks` chunks (at least one), each with an

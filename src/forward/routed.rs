@@ -13,12 +13,13 @@ use crate::output::{Deliver, Output};
 use crate::segment::Location;
 use crate::source_key::SourceKey;
 use crate::tables::{PortEntry, Routed, SegmentEntry, VtepEntry};
+use crate::wire::eth::Cast;
 use crate::wire::{FrameInfo, IpError, L3, VnetHeader, ip};
 
 use super::emit::{Targets, recognise};
 use super::icmp::{self, Problem};
 use super::lookahead::{AHEAD, look_ahead};
-use super::{Context, Fate, Forwarder, Tally};
+use super::{Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay};
 
 /// "Don't fragment" in the first byte of the IPv4 flags and offset field (RFC 791 §3.1).
 const DONT_FRAGMENT: u8 = 0x40;
@@ -91,15 +92,13 @@ impl Forwarder {
                 Ok(fate) => fate,
                 Err(reason) => {
                     self.report(context, from, batch, index, reason, output);
-                    Fate::Dropped(reason)
+                    dropped_from_port(context.worker, port, segment, reason)
                 }
             };
             tally.add(bytes, fate, context.counters);
-            tally.towards_underlay(bytes, output.transmits.len() > before);
+            tally.towards_underlay(bytes, Cast::Unicast, output.transmits.len() > before);
         }
-        port.counters.of(context.worker).received(tally.frames, tally.bytes);
-        segment.counters.of(context.worker).sent(tally.underlay_frames, tally.underlay_bytes);
-        tally.flush(context.counters);
+        tally.flush_from_port(context, port, segment);
     }
 
     /// Decides about one packet from a port, whose route was looked up.
@@ -210,7 +209,7 @@ impl Forwarder {
             let from = (sender, segment, routed);
             let fate = match self.unwrap_packet(context, from, batch, index, output) {
                 Ok(fate) => fate,
-                Err(reason) => Fate::Dropped(reason),
+                Err(reason) => dropped_from_underlay(context.worker, sender, segment, reason),
             };
             tally.add(bytes, fate, context.counters);
         }

@@ -75,6 +75,35 @@ impl MacAddr {
     }
 }
 
+/// For how many stations a frame is, by its destination address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cast {
+    /// For one.
+    #[default]
+    Unicast,
+    /// For a group other than everybody.
+    Multicast,
+    /// For everybody.
+    Broadcast,
+}
+
+impl Cast {
+    /// That of a whole Ethernet frame; what is too short to have a destination is for one.
+    #[inline]
+    #[must_use]
+    pub fn of(frame: &[u8]) -> Self {
+        match frame.first() {
+            Some(first) if first & 1 != 0 => Self::of_group(frame),
+            _ => Self::Unicast,
+        }
+    }
+
+    #[cold]
+    fn of_group(frame: &[u8]) -> Self {
+        if frame.starts_with(&MacAddr::BROADCAST.0) { Self::Broadcast } else { Self::Multicast }
+    }
+}
+
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;

@@ -64,7 +64,8 @@ impl Worker {
         let tables = self.reader.value();
         for (index, transmit) in self.output.transmits.iter().enumerate() {
             if tables.vtep(transmit.vtep).is_none() {
-                self.forwarder.unsent(tables, transmit.datagrams.into(), DropReason::VtepGone);
+                let datagrams = transmit.datagrams.into();
+                self.forwarder.unsent(tables, transmit, datagrams, DropReason::VtepGone);
                 continue;
             }
             let udp_port = match transmit.source {
@@ -123,8 +124,10 @@ impl Outlet<'_> {
         let (tables, output, batch) = (self.tables, self.output, self.batch);
         let transmits = list.iter().map(|index| &output.transmits[*index as usize]);
         let Some(socket) = socket else {
-            let datagrams = transmits.map(|transmit| u64::from(transmit.datagrams)).sum();
-            self.forwarder.unsent(tables, datagrams, DropReason::UnderlayFailed);
+            for transmit in transmits {
+                let datagrams = transmit.datagrams.into();
+                self.forwarder.unsent(tables, transmit, datagrams, DropReason::UnderlayFailed);
+            }
             return;
         };
         let addressed = transmits.clone().filter_map(|transmit| {
@@ -145,7 +148,7 @@ impl Outlet<'_> {
                 return;
             };
             let reason = underlay_reason(&error);
-            forwarder.unsent(tables, 1, reason);
+            forwarder.unsent(tables, transmit, 1, reason);
             let place = Place::Vtep(transmit.vtep);
             let name = || match tables.vtep_address(transmit.vtep) {
                 Some(address) => format!("VTEP {address}"),

@@ -6,6 +6,7 @@ mod packets;
 
 mod addressing;
 mod bridging;
+mod counters;
 mod frames;
 mod network;
 mod next_hops;

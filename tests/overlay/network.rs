@@ -264,7 +264,7 @@ impl Network {
         for transmit in output.transmits() {
             let Some(to) = node.tables.vtep_address(transmit.vtep) else {
                 let datagrams = transmit.datagrams.into();
-                node.forwarder.unsent(&node.tables, datagrams, DropReason::VtepGone);
+                node.forwarder.unsent(&node.tables, transmit, datagrams, DropReason::VtepGone);
                 continue;
             };
             let port = match transmit.source {
@@ -274,7 +274,7 @@ impl Network {
             for parts in output.datagrams(&batch, transmit) {
                 let bytes = parts.concat();
                 if rng.happens(faults.refused) {
-                    node.forwarder.unsent(&node.tables, 1, DropReason::UnderlayFull);
+                    node.forwarder.unsent(&node.tables, transmit, 1, DropReason::UnderlayFull);
                     continue;
                 }
                 node.forwarder.sent(&node.tables, transmit, 1, bytes.len() as u64);

@@ -7,6 +7,7 @@ mod segment;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use overplane::limits::{MAX_FDB_CAPACITY, MAX_SLOTS, MAX_WORKERS};
 use overplane::wire::vxlan::ReservedBits;
 use overplane::{Config, ParseOffloadsError};
@@ -15,6 +16,7 @@ use toml::de::DeTable;
 
 use super::reader::{Item, Once, Problems, Section};
 use crate::plan::{self, Plan};
+use crate::report::Format;
 
 const DATAPLANE: &[&str] = &[
     "local",
@@ -42,7 +44,10 @@ const MAX_SOURCE_PORTS: u64 = 64;
 /// Reads the whole file. What it returns is to be used only if no problem was found.
 pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
     let root = Section::new("", 1, table.get_ref(), problems);
-    root.only(&["dataplane", "segment"], &[], "", problems);
+    root.only(&["stats", "dataplane", "segment"], &[], "", problems);
+    let stats = root.get("stats").and_then(|item| {
+        item.text("\"text\" or \"json\"", |text| Format::from_str(text, false).ok(), problems)
+    });
     let config = root
         .need("dataplane", "a table with the key local", problems)
         .and_then(|item| item.section(problems))
@@ -66,7 +71,11 @@ pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
         planned.extend(reader.read(&section, problems));
     }
     let config = config.map(|(config, _)| config);
-    Plan { config: config.unwrap_or_else(|| Config::new(NOWHERE)), segments: planned }
+    Plan {
+        config: config.unwrap_or_else(|| Config::new(NOWHERE)),
+        stats: stats.unwrap_or_default(),
+        segments: planned,
+    }
 }
 
 /// Stands for the address that a broken file does not have.

@@ -8,6 +8,7 @@ use overplane::wire::vxlan::ReservedBits;
 
 use super::parse;
 use crate::plan::{Plan, Target, Via};
+use crate::report::Format;
 
 const EXAMPLE: &str = include_str!("../forwarder.toml");
 
@@ -45,6 +46,7 @@ fn the_defaults_in_the_example_are_the_defaults() {
 #[test]
 fn every_option_arrives() {
     let text = r#"
+        stats = "json"
         dataplane = { local = "fd00::1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, receive_buffer = 10000, send_buffer = 20000, dont_fragment = false, reserved_bits = "ignore", offload = "checksum,tso", spin = 20 }
         [[segment]]
         kind = "bridge"
@@ -67,7 +69,8 @@ fn every_option_arrives() {
         flood_multicast = false
         flood_broadcast = false
     "#;
-    let Plan { config, segments } = parse("a", text).unwrap();
+    let Plan { config, segments, stats } = parse("a", text).unwrap();
+    assert_eq!(stats, Format::Json);
     assert_eq!(config.local, "fd00::1".parse::<IpAddr>().unwrap());
     assert_eq!((config.workers, config.batch, config.source_ports), (3, 7, 0));
     assert_eq!(config.fdb_capacity, 1000);

@@ -14,6 +14,7 @@ use std::process;
 use std::thread;
 
 use overplane_lab::{enter_user_namespace, why_not};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::failure::Failure;
 use crate::foreground;
@@ -93,7 +94,7 @@ fn is_privileged() -> bool {
 
 /// Ends the process at the first signal: everything made here goes with it.
 fn exit_on_signal() -> Result<(), Failure> {
-    let signals = foreground::signals()?;
+    let signals = foreground::signals(&[SIGINT, SIGTERM])?;
     let wait = move || {
         if let Ok(signal) = signals.recv() {
             println!("\ninterrupted");

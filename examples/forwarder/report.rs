@@ -1,0 +1,182 @@
+//! The counters, for people and for programs.
+
+use clap::ValueEnum;
+use overplane::{DropReason, SegmentId, Stats, Totals, Traffic};
+use serde_json::{Map, Value, json};
+
+/// How counters are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One line of JSON each time.
+    Json,
+}
+
+/// The number of the layout of the JSON: it changes when a key goes or gets another meaning, not when one is added.
+const LAYOUT: u32 = 1;
+
+impl Format {
+    /// The counters with a line break at their end.
+    pub fn print(self, stats: &Stats) -> String {
+        match self {
+            Self::Text => stats.to_string(),
+            Self::Json => format!("{}\n", document(stats)),
+        }
+    }
+}
+
+/// Everything there is to say; `docs/vtep.md` describes the keys.
+fn document(stats: &Stats) -> Value {
+    let segments = stats.segments.iter().map(|segment| {
+        json!({
+            "segment": name(segment.id),
+            "traffic": traffic(&segment.traffic),
+            "drops": drops(segment.drops.iter()),
+            "learned": segment.learned,
+            "fdb_limit": segment.fdb_limit,
+        })
+    });
+    let ports = stats.ports.iter().map(|port| {
+        json!({
+            "name": port.name,
+            "segment": name(port.segment),
+            "traffic": traffic(&port.traffic),
+        })
+    });
+    let vteps = stats.vteps.iter().map(
+        |vtep| json!({ "address": vtep.address.to_string(), "traffic": traffic(&vtep.traffic) }),
+    );
+    let offloads = stats.offloads.iter().map(|info| {
+        json!({
+            "name": info.offload.name(),
+            "state": info.state.to_string(),
+            "failures": info.failures,
+        })
+    });
+    json!({
+        "layout": LAYOUT,
+        "totals": totals(&stats.totals),
+        "workers": stats.workers.iter().map(totals).collect::<Value>(),
+        "segments": segments.collect::<Value>(),
+        "ports": ports.collect::<Value>(),
+        "vteps": vteps.collect::<Value>(),
+        "socket_overflows": stats.socket_overflows,
+        "events_lost": stats.events_lost,
+        "offloads": offloads.collect::<Value>(),
+    })
+}
+
+fn name(segment: SegmentId) -> Value {
+    json!({ "udp_port": segment.udp_port, "vni": segment.vni.map(|vni| vni.get()) })
+}
+
+fn totals(totals: &Totals) -> Value {
+    json!({
+        "received": totals.received,
+        "forwarded": totals.forwarded,
+        "chunks": totals.chunks,
+        "flooded": totals.flooded,
+        "copies": totals.copies,
+        "generated": totals.generated,
+        "sent": totals.sent,
+        "delivered": totals.delivered,
+        "coalesced": totals.coalesced,
+        "learning_refused": totals.learning_refused,
+        "moves_refused": totals.moves_refused,
+        "evicted": totals.evicted,
+        "answers_withheld": totals.answers_withheld,
+        "drops": drops(totals.drop_reasons()),
+    })
+}
+
+fn traffic(traffic: &Traffic) -> Value {
+    let direction = |packets: u64, bytes: u64, unicast: u64, groups: [u64; 2], dropped: u64| {
+        json!({
+            "packets": packets,
+            "bytes": bytes,
+            "unicast": unicast,
+            "multicast": groups[0],
+            "broadcast": groups[1],
+            "dropped": dropped,
+        })
+    };
+    let t = traffic;
+    json!({
+        "received": direction(
+            t.received_packets,
+            t.received_bytes,
+            t.received_unicast(),
+            [t.received_multicast, t.received_broadcast],
+            t.received_dropped,
+        ),
+        "sent": direction(
+            t.sent_packets,
+            t.sent_bytes,
+            t.sent_unicast(),
+            [t.sent_multicast, t.sent_broadcast],
+            t.sent_dropped,
+        ),
+    })
+}
+
+/// By the name of the reason; those for which nothing was dropped are left out.
+fn drops(drops: impl Iterator<Item = (DropReason, u64)>) -> Value {
+    let by_name = drops.map(|(reason, n)| (reason.name().to_owned(), n.into()));
+    Value::Object(by_name.collect::<Map<String, Value>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use overplane::wire::VnetHeader;
+    use overplane::{Batch, Change, Forwarder, Output, PortOptions, Segment, Tables, Vni};
+
+    use super::*;
+
+    /// All paths of keys, with lists as their first element.
+    fn paths(value: &Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) if !map.is_empty() => {
+                for (key, value) in map {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    paths(value, &path, found);
+                }
+            }
+            Value::Array(list) if !list.is_empty() => paths(&list[0], path, found),
+            _ => found.push(path.to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_documentation_names_every_key() {
+        let mut tables = Tables::new([192, 0, 2, 1].into(), 1).unwrap();
+        let segment = Segment::bridge(Vni::new(42).unwrap());
+        let id = segment.id();
+        let port = Change::AddPort {
+            segment: id,
+            name: "ovl0".into(),
+            offload: false,
+            options: PortOptions::default(),
+        };
+        let vtep = Change::AddFlood { segment: id, vtep: "192.0.2.2:4789".parse().unwrap() };
+        let ports =
+            tables.apply(Duration::ZERO, [Change::AddSegment(segment), port, vtep]).unwrap();
+        let (mut batch, mut output) = (Batch::new(1), Output::new());
+        assert!(batch.push(&[0; 20], VnetHeader::default()));
+        Forwarder::new(0).from_port(&tables, Duration::ZERO, ports[0], &mut batch, &mut output);
+        let value = document(&tables.stats());
+        assert_eq!(value["segments"][0]["drops"]["invalid_source"], 1);
+        assert_eq!(value["ports"][0]["traffic"]["received"]["dropped"], 1);
+        let mut found = Vec::new();
+        paths(&value, "", &mut found);
+        let page = include_str!("../../docs/vtep.md");
+        for path in found {
+            for key in path.split('.') {
+                assert!(page.contains(&format!("`{key}`")), "{key} of {path} is not documented");
+            }
+        }
+    }
+}
