@@ -27,7 +27,7 @@ use crate::segment::{
 };
 use crate::shards::Shards;
 use crate::slots::MAX_SLOTS;
-use crate::tables::{Bridge, PortEntry, Routed, SegmentEntry, SegmentTable, Tables};
+use crate::tables::{Answers, Bridge, PortEntry, Routed, SegmentEntry, SegmentTable, Tables};
 use crate::wire::MacAddr;
 pub(crate) use effect::Effect;
 
@@ -191,8 +191,6 @@ impl Draft {
                 rib: Rib::new(),
                 fib: Rib::new().publish(),
                 next_hops: NextHops::new(seed),
-                icmp_v4: segment.addresses.iter().find_map(v4),
-                icmp_v6: segment.addresses.iter().find_map(v6),
             })),
         };
         let ipv6 = self.tables.local.is_ipv6();
@@ -202,6 +200,11 @@ impl Draft {
         let entry = SegmentEntry {
             id,
             mtu,
+            answers: Answers {
+                v4: segment.addresses.iter().find_map(v4),
+                v6: segment.addresses.iter().find_map(v6),
+                too_big: segment.mtu_options.too_big_errors,
+            },
             open: segment.open,
             ports: SmallVec::new(),
             table,

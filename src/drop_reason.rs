@@ -116,7 +116,7 @@ drop_reasons! {
         "The route for the destination is unreachable, or its group has no members; the sender is told if it may be.",
         "Nothing, if that is what the route is for; otherwise give its group members.";
     TooBig, Decision, "too_big",
-        "The packet is larger than the segment's MTU; in routed segments the sender is told if it may be.",
+        "The packet is larger than the segment's MTU; the sender is told if it may be.",
         "Set the MTU of the hosts' devices to that of the segment.";
     OutputFull, Output, "output_full",
         "The batch made more copies or chunks than an output may hold.",

@@ -9,6 +9,7 @@ mod icmp;
 mod lookahead;
 mod news;
 mod outcome;
+mod report;
 mod routed;
 
 use std::time::Duration;

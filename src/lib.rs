@@ -155,7 +155,7 @@ pub use listing::{FdbEntry, GroupInfo, MemberInfo, Origin, PortInfo, Route, Segm
 pub use next_hop::{GroupId, Member, NextHop};
 pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
 pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
-pub use segment::{Destination, Kind, PortId, PortOptions, Segment, SegmentId, VtepId};
+pub use segment::{Destination, Kind, MtuOptions, PortId, PortOptions, Segment, SegmentId, VtepId};
 pub use snapshot::{Publisher, Reader};
 pub use stats::{Drops, PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
 pub use tables::Tables;

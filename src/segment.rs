@@ -1,5 +1,6 @@
 //! What the control plane says of segments, ports and VTEPs, and how they are named.
 
+mod mtu;
 mod port;
 
 use std::fmt;
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use crate::fdb::{self, DEFAULT_AGEING, DEFAULT_LIMIT, Limits};
 use crate::wire::{Vni, vxlan};
+
+pub use mtu::MtuOptions;
 pub use port::PortOptions;
 pub(crate) use port::Traits;
 
@@ -144,6 +147,8 @@ pub struct Segment {
     ///
     /// `None` means what a 1,500-byte underlay leaves: see [`crate::mtu::segment_mtu`].
     pub mtu: Option<u32>,
+    /// What becomes of packets that are too large.
+    pub mtu_options: MtuOptions,
     /// Accept datagrams from any underlay address instead of only from known VTEPs.
     pub open: bool,
     /// Bridge: learn MAC addresses from frames.
@@ -160,7 +165,7 @@ pub struct Segment {
     /// Bridge: what becomes of a new MAC address at a limit, or when there is no room in the table: with `true`, the
     /// default, an entry of the port or VTEP that has the most gives way to it, with `false` it is not learned.
     pub fdb_evict: bool,
-    /// Routed: addresses of this node as a router, the sources of ICMP errors; the first of each family is used.
+    /// Addresses of this node in the segment, the sources of ICMP errors; the first of each family is used.
     ///
     /// Not an address of a host behind one of the ports: hosts drop what claims to come from themselves. Without one,
     /// an error comes from the address that the packet at fault was going to.
@@ -173,6 +178,7 @@ impl Segment {
             kind,
             udp_port,
             mtu: None,
+            mtu_options: MtuOptions::default(),
             open: false,
             learning: true,
             ageing: Some(DEFAULT_AGEING),

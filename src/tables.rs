@@ -107,9 +107,16 @@ pub(crate) struct Routed {
     /// The same routes, to look up in.
     pub(crate) fib: Fib,
     pub(crate) next_hops: NextHops,
-    /// Sources of ICMP errors; without one, the destination of the packet at fault.
-    pub(crate) icmp_v4: Option<Ipv4Addr>,
-    pub(crate) icmp_v6: Option<Ipv6Addr>,
+}
+
+/// What a segment's ICMP errors are made with.
+#[derive(Clone, Debug)]
+pub(crate) struct Answers {
+    /// Their sources; without one, the destination of the packet at fault.
+    pub(crate) v4: Option<Ipv4Addr>,
+    pub(crate) v6: Option<Ipv6Addr>,
+    /// Whether senders are told of packets that are too large.
+    pub(crate) too_big: bool,
 }
 
 /// What names a VTEP or a port in a segment.
@@ -147,6 +154,7 @@ pub(crate) struct SegmentEntry {
     pub(crate) id: SegmentId,
     /// Largest IP packet inside, in bytes.
     pub(crate) mtu: u32,
+    pub(crate) answers: Answers,
     pub(crate) open: bool,
     pub(crate) ports: SmallVec<[PortId; 4]>,
     pub(crate) table: SegmentTable,

@@ -125,7 +125,13 @@ impl Forwarder {
             let before = output.transmits.len();
             let fate = match self.bridge_frame(context, from, batch, index, &mut news, output) {
                 Ok(fate) => fate,
-                Err(reason) => dropped_from_port(context.worker, port, segment, reason),
+                Err(reason) => {
+                    if reason == DropReason::TooBig {
+                        let from = (port, segment, &macs);
+                        self.report_too_big(context, from, batch, index, output);
+                    }
+                    dropped_from_port(context.worker, port, segment, reason)
+                }
             };
             tally.add(bytes, fate, context.counters);
             tally.towards_underlay(bytes, cast, output.transmits.len() > before);

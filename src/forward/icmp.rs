@@ -1,7 +1,8 @@
-//! ICMP errors of routed segments: when they may be sent, and what they say.
+//! ICMP errors: when they may be sent, and what they say.
 //!
 //! An error is built in place: its headers go into the headroom of the packet it is about, and the packet, cut to
-//! length, is the quotation.
+//! length, is the quotation. In a bridge segment the frame goes back to where it came from: with its MAC addresses
+//! swapped and its VLAN tags kept.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use etherparse::{
 };
 
 use crate::batch::{Batch, Span};
-use crate::tables::Routed;
+use crate::tables::Answers;
 use crate::wire::ip::{PROTO_ICMP, PROTO_ICMPV6, V4_HEADER_LEN, V6_HEADER_LEN};
-use crate::wire::{Fragment, FrameInfo};
+use crate::wire::{Fragment, FrameInfo, L3, eth};
 
 /// Largest ICMPv4 error, in bytes of the whole packet (RFC 1812 §4.3.2.3).
 const MAX_V4: usize = 576;
@@ -22,6 +23,12 @@ const MAX_V4: usize = 576;
 const MAX_V6: usize = 1280;
 /// ICMP header with the unused or MTU word.
 const ICMP_HEADER: usize = 8;
+/// Longest link header in front of a packet: Ethernet with the VLAN tags that are looked behind.
+const MAX_LINK_HEADER: usize = eth::HEADER_LEN + 2 * eth::VLAN_TAG_LEN;
+/// "Don't fragment" in the first byte of the IPv4 flags and offset field (RFC 791 §3.1).
+const DONT_FRAGMENT: u8 = 0x40;
+/// Smallest MTU of a link that carries IPv6 (RFC 8200 §5): no sender goes below it, whatever it is told.
+const MIN_MTU_V6: u32 = 1280;
 /// TTL and hop limit of errors (kernel `net.ipv4.ip_default_ttl`).
 const TTL: u8 = 64;
 
@@ -101,33 +108,60 @@ pub(crate) fn may_answer(packet: &[u8], info: &FrameInfo) -> bool {
         && individual(destination)
 }
 
-/// Builds the error about packet `index` of the batch, addressed to its sender, and says where it lies.
+/// What to tell the sender of a packet above an MTU of `mtu` bytes.
+///
+/// Nothing of one that may be fragmented, which is nobody's error (RFC 1191 §3), for IPv6 routers never fragment; and
+/// nothing of one that no IPv6 sender would make smaller.
+pub(crate) fn too_big(frame: &[u8], info: &FrameInfo, mtu: u32) -> Option<Problem> {
+    let l3 = usize::from(info.l3_offset);
+    match info.l3 {
+        L3::Ipv4 => {
+            let flags = frame.get(l3 + 6)?;
+            (flags & DONT_FRAGMENT != 0).then_some(Problem::TooBig(mtu))
+        }
+        L3::Ipv6 => {
+            let packet = frame.len().saturating_sub(l3);
+            (packet > MIN_MTU_V6 as usize).then_some(Problem::TooBig(mtu.max(MIN_MTU_V6)))
+        }
+        L3::Other => None,
+    }
+}
+
+/// Builds the error about frame `index` of the batch, addressed to its sender, and says where it lies.
 ///
 /// It comes from the segment's address, or else from where the packet was going: an address that the sender has just
 /// routed this way, so that no reverse-path filter objects (kernel `net/ipv4/ip_tunnel_core.c`, `iptunnel_pmtud_build_icmp`).
-/// `None` when the packet cannot be quoted.
+/// `None` when the packet cannot be quoted. The frame has lost its link header then.
 pub(crate) fn answer(
     batch: &mut Batch,
     index: usize,
     info: &FrameInfo,
     problem: Problem,
-    routed: &Routed,
+    answers: &Answers,
 ) -> Option<Span> {
-    let packet = batch.frame(index);
-    let mut header = [0; V6_HEADER_LEN + ICMP_HEADER];
+    let l3 = usize::from(info.l3_offset);
+    let frame = batch.frame(index);
+    let addresses = info.addresses(frame)?;
+    let mut header = [0; MAX_LINK_HEADER + V6_HEADER_LEN + ICMP_HEADER];
+    let (link, header_of_packet) = header.split_at_mut_checked(l3)?;
+    link.copy_from_slice(frame.get(..l3)?);
+    if let Some((macs, _)) = link.split_first_chunk_mut::<12>() {
+        macs.rotate_left(6);
+    }
+    let packet = frame.get(l3..info.ip_end as usize)?;
     // The error goes where the packet came from.
-    let (len, quoted) = match info.addresses(packet)? {
+    let (len, quoted) = match addresses {
         (IpAddr::V4(to), IpAddr::V4(target)) => {
-            let from = routed.icmp_v4.unwrap_or(target).octets();
+            let from = answers.v4.unwrap_or(target).octets();
             let quote = &packet[..packet.len().min(MAX_V4 - V4_HEADER_LEN - ICMP_HEADER)];
             let icmp = Icmpv4Header::with_checksum(v4_type(problem), quote).to_bytes();
             let payload = u16::try_from(icmp.len() + quote.len()).ok()?;
             let mut ip = Ipv4Header::new(payload, TTL, IpNumber::ICMP, from, to.octets()).ok()?;
             ip.header_checksum = ip.calc_header_checksum();
-            (concat(&mut header, &ip.to_bytes(), &icmp)?, quote.len())
+            (concat(header_of_packet, &ip.to_bytes(), &icmp)?, quote.len())
         }
         (IpAddr::V6(to), IpAddr::V6(target)) => {
-            let from = routed.icmp_v6.unwrap_or(target).octets();
+            let from = answers.v6.unwrap_or(target).octets();
             let quote = &packet[..packet.len().min(MAX_V6 - V6_HEADER_LEN - ICMP_HEADER)];
             let icmp = Icmpv6Header::with_checksum(v6_type(problem), from, to.octets(), quote)
                 .ok()?
@@ -140,11 +174,12 @@ pub(crate) fn answer(
                 destination: to.octets(),
                 ..Ipv6Header::default()
             };
-            (concat(&mut header, &ip.to_bytes(), &icmp)?, quote.len())
+            (concat(header_of_packet, &ip.to_bytes(), &icmp)?, quote.len())
         }
         _ => return None,
     };
-    Some(batch.prepend(index, &header[..len], quoted))
+    batch.strip(index, l3);
+    Some(batch.prepend(index, &header[..l3 + len], quoted))
 }
 
 /// Puts two headers next to each other and returns their length.

@@ -9,20 +9,16 @@ use crate::batch::Batch;
 use crate::drop_reason::DropReason;
 use crate::fib::NextHopId;
 use crate::next_hop::Hop;
-use crate::output::{Deliver, Output};
+use crate::output::Output;
 use crate::segment::Location;
 use crate::source_key::SourceKey;
 use crate::tables::{PortEntry, Routed, SegmentEntry, VtepEntry};
 use crate::wire::eth::Cast;
-use crate::wire::{FrameInfo, IpError, L3, VnetHeader, ip};
+use crate::wire::{FrameInfo, IpError, L3, ip};
 
 use super::emit::{Targets, recognise};
-use super::icmp::{self, Problem};
 use super::lookahead::{AHEAD, look_ahead};
 use super::{Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay};
-
-/// "Don't fragment" in the first byte of the IPv4 flags and offset field (RFC 791 §3.1).
-const DONT_FRAGMENT: u8 = 0x40;
 
 fn refusal(error: &IpError) -> DropReason {
     match error {
@@ -91,7 +87,7 @@ impl Forwarder {
             let fate = match self.route_packet(context, from, batch, packet, output) {
                 Ok(fate) => fate,
                 Err(reason) => {
-                    self.report(context, from, batch, index, reason, output);
+                    self.report(context, (port, segment), batch, index, reason, output);
                     dropped_from_port(context.worker, port, segment, reason)
                 }
             };
@@ -144,48 +140,6 @@ impl Forwarder {
         }
         let mut emitter = self.emitter(context, segment, output);
         emitter.emit(batch, index, vnet, Some(info), &targets).map(Fate::Forwarded)
-    }
-
-    /// Tells the sender of a dropped packet why, if it may be told.
-    fn report(
-        &mut self,
-        context: &Context<'_>,
-        (port, segment, routed): (&PortEntry, &SegmentEntry, &Routed),
-        batch: &mut Batch,
-        index: usize,
-        reason: DropReason,
-        output: &mut Output,
-    ) {
-        let packet = batch.frame(index);
-        let Ok(info) = FrameInfo::parse_ip(packet) else { return };
-        let problem = match reason {
-            DropReason::TtlExceeded => Problem::TimeExceeded,
-            DropReason::NoRoute => Problem::NoRoute,
-            DropReason::Unreachable => Problem::Unreachable,
-            // A packet that may be fragmented is nobody's error (RFC 1191 §3); IPv6 routers never fragment.
-            DropReason::TooBig
-                if info.l3 == L3::Ipv6 || packet.get(6).is_some_and(|b| b & DONT_FRAGMENT != 0) =>
-            {
-                Problem::TooBig(segment.mtu)
-            }
-            _ => return,
-        };
-        if !icmp::may_answer(packet, &info) {
-            return;
-        }
-        let answer = if self.icmp.take(context.now) {
-            icmp::answer(batch, index, &info, problem, routed)
-        } else {
-            None
-        };
-        match answer {
-            Some(body) => {
-                context.counters.generated.add(1);
-                let answer = Deliver::whole(port.id, VnetHeader::default(), body);
-                self.emitter(context, segment, output).deliver(answer);
-            }
-            None => context.counters.answers_withheld.add(1),
-        }
     }
 
     pub(super) fn route_from_underlay(

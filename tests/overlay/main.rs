@@ -5,9 +5,11 @@
 mod packets;
 
 mod addressing;
+mod answers;
 mod bridging;
 mod counters;
 mod frames;
+mod mtu;
 mod network;
 mod next_hops;
 mod offload;

@@ -1,6 +1,7 @@
 //! What the configuration file can say.
 
 mod entries;
+mod mtu;
 mod port;
 mod segment;
 

@@ -53,6 +53,7 @@ fn every_option_arrives() {
         vni = 0xff
         udp_port = 8472
         mtu = 1300
+        too_big_errors = false
         open = true
         learning = false
         ageing = 60
@@ -81,6 +82,7 @@ fn every_option_arrives() {
     let segment = &segments[0].segment;
     assert_eq!(segment.id().to_string(), "VXLAN 255 on UDP port 8472");
     assert_eq!((segment.mtu, segment.open, segment.learning), (Some(1300), true, false));
+    assert!(!segment.mtu_options.too_big_errors);
     assert_eq!((segment.ageing, segment.fdb_limit), (Some(Duration::from_secs(60)), 5));
     assert_eq!((segment.fdb_port_limit, segment.fdb_evict), (Some(4), false));
     let peers = ["[fd00::2]:8472", "[fd00::3]:9"].map(|peer| peer.parse().unwrap());
@@ -209,7 +211,7 @@ fn errors_name_line_key_and_what_is_allowed() {
         (
             format!("{routed}colour = 1"),
             vec![
-                "5: segment.colour: unknown key; allowed: kind, udp_port, mtu, open, peers, port, route",
+                "5: segment.colour: unknown key; allowed: kind, udp_port, open, peers, port, mtu, too_big_errors, route",
             ],
         ),
         (

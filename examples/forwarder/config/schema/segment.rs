@@ -8,10 +8,11 @@ use overplane::limits::{FLANNEL_UDP_PORT, MAX_AGEING, MAX_FDB_CAPACITY, MAX_FLOO
 use overplane::{Segment, SegmentId, Vni};
 
 use super::entries::{self, Places};
+use super::mtu;
 use crate::config::reader::{Item, Once, Problems, Section};
 use crate::plan::{self, SegmentPlan, VTEP};
 
-const COMMON: &[&str] = &["kind", "udp_port", "mtu", "open", "peers", "port"];
+const COMMON: &[&str] = &["kind", "udp_port", "open", "peers", "port"];
 const BRIDGE: &[&str] =
     &["vni", "learning", "ageing", "fdb_limit", "fdb_port_limit", "fdb_evict", "flood", "fdb"];
 const ROUTED: &[&str] = &["route"];
@@ -41,9 +42,9 @@ impl Reader<'_> {
             }
         };
         let (keys, elsewhere, here) = if bridge {
-            ([COMMON, BRIDGE].concat(), ROUTED, "a bridge segment")
+            ([COMMON, mtu::KEYS, BRIDGE].concat(), ROUTED, "a bridge segment")
         } else {
-            ([COMMON, ROUTED].concat(), BRIDGE, "a routed segment")
+            ([COMMON, mtu::KEYS, ROUTED].concat(), BRIDGE, "a routed segment")
         };
         section.only(&keys, elsewhere, here, problems);
         let (segment, named) = if bridge {
@@ -130,9 +131,7 @@ fn common(section: &Section<'_>, mut segment: Segment, problems: &mut Problems) 
     {
         segment.udp_port = port as u16;
     }
-    if let Some(item) = section.get("mtu") {
-        segment.mtu = item.integer(68..=65_535, problems).map(|mtu| mtu as u32);
-    }
+    mtu::read(section, &mut segment, problems);
     if let Some(open) = section.get("open").and_then(|item| item.boolean(problems)) {
         segment.open = open;
     }

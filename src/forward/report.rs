@@ -1,0 +1,96 @@
+//! Telling the sender of a dropped frame what was wrong with it.
+
+use crate::batch::Batch;
+use crate::drop_reason::DropReason;
+use crate::output::{Deliver, Output};
+use crate::segment::Location;
+use crate::tables::{Macs, PortEntry, SegmentEntry};
+use crate::wire::{FrameInfo, VnetHeader, eth};
+
+use super::icmp::{self, Problem};
+use super::{Context, Forwarder};
+
+impl Forwarder {
+    /// Tells the sender of a packet that was dropped in a routed segment why, if it may be told.
+    #[cold]
+    pub(super) fn report(
+        &mut self,
+        context: &Context<'_>,
+        from: (&PortEntry, &SegmentEntry),
+        batch: &mut Batch,
+        index: usize,
+        reason: DropReason,
+        output: &mut Output,
+    ) {
+        let packet = batch.frame(index);
+        let Ok(info) = FrameInfo::parse_ip(packet) else { return };
+        let (_, segment) = from;
+        let problem = match reason {
+            DropReason::TtlExceeded => Some(Problem::TimeExceeded),
+            DropReason::NoRoute => Some(Problem::NoRoute),
+            DropReason::Unreachable => Some(Problem::Unreachable),
+            DropReason::TooBig if segment.answers.too_big => {
+                icmp::too_big(packet, &info, segment.mtu)
+            }
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            self.tell(context, from, batch, (index, &info), problem, output);
+        }
+    }
+
+    /// Tells the sender of a frame that was too large for a bridge segment how large it may be, if it may be told.
+    ///
+    /// Of a flooded frame nobody is told: it may be for somebody whom it could reach.
+    #[cold]
+    pub(super) fn report_too_big(
+        &mut self,
+        context: &Context<'_>,
+        (port, segment, macs): (&PortEntry, &SegmentEntry, &Macs<'_>),
+        batch: &mut Batch,
+        index: usize,
+        output: &mut Output,
+    ) {
+        let frame = batch.frame(index);
+        let Some(info) = FrameInfo::parse(frame).filter(|_| segment.answers.too_big) else {
+            return;
+        };
+        let Some((to, _)) = eth::address_numbers(frame).filter(|(to, _)| !to.is_multicast()) else {
+            return;
+        };
+        if !matches!(macs.lookup(to, context.second), Some(Location::Vtep(_))) {
+            return;
+        }
+        if let Some(problem) = icmp::too_big(frame, &info, segment.mtu) {
+            self.tell(context, (port, segment), batch, (index, &info), problem, output);
+        }
+    }
+
+    /// Sends an error about a frame back to its port, unless there must be none or there were too many.
+    fn tell(
+        &mut self,
+        context: &Context<'_>,
+        (port, segment): (&PortEntry, &SegmentEntry),
+        batch: &mut Batch,
+        (index, info): (usize, &FrameInfo),
+        problem: Problem,
+        output: &mut Output,
+    ) {
+        if !icmp::may_answer(batch.frame(index), info) {
+            return;
+        }
+        let answer = if self.icmp.take(context.now) {
+            icmp::answer(batch, index, info, problem, &segment.answers)
+        } else {
+            None
+        };
+        match answer {
+            Some(body) => {
+                context.counters.generated.add(1);
+                let answer = Deliver::whole(port.id, VnetHeader::default(), body);
+                self.emitter(context, segment, output).deliver(answer);
+            }
+            None => context.counters.answers_withheld.add(1),
+        }
+    }
+}
