@@ -289,7 +289,9 @@ impl fmt::Display for Stats {
                 }
                 None => writeln!(f)?,
             }
-            for (reason, n) in segment.drops.iter() {
+            // With one segment the sum below says the same.
+            let drops = segment.drops.iter().filter(|_| self.segments.len() > 1);
+            for (reason, n) in drops {
                 writeln!(f, "segment {}: dropped {n}: {reason}", segment.id)?;
             }
         }

@@ -33,7 +33,12 @@ fn under_traffic(
             for (inner, headers) in [(INNER_V4, 28), (INNER_V6, 48)] {
                 let (sent, arrived) = (&sent, &arrived);
                 scope.spawn(move || {
-                    let what = UdpFlow { seed: to as u64, packet: mtu - headers, duration: time };
+                    let what = UdpFlow {
+                        seed: to as u64,
+                        packet: mtu - headers,
+                        duration: time,
+                        ordered: true,
+                    };
                     let server = SocketAddr::new(ip(inner[to]), 0);
                     let report = udp_flow(&hosts[from], &hosts[to], server, what).unwrap();
                     sent.fetch_add(report.sent, Ordering::Relaxed);

@@ -38,7 +38,12 @@ fn checked_traffic(hosts: [&Namespace; 2], mtu: usize, time: Duration) {
                 assert!(report.bytes > 0);
             });
             scope.spawn(move || {
-                let what = UdpFlow { seed: headers as u64, packet: mtu - headers, duration: time };
+                let what = UdpFlow {
+                    seed: headers as u64,
+                    packet: mtu - headers,
+                    duration: time,
+                    ordered: true,
+                };
                 let report = udp_flow(hosts[0], hosts[1], to(inner[1]), what).unwrap();
                 assert!(report.received > 0 && report.received == report.sent, "{report:?}");
             });

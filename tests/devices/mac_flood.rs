@@ -1,7 +1,6 @@
 //! A flood of forged source addresses: it costs the flooder's own entries, no memory, and nobody else's.
 
 use std::collections::HashSet;
-use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -12,6 +11,7 @@ use overplane::{Config, Control, Dataplane, Destination, MacAddr, Segment, Segme
 use overplane_lab::{Namespace, Sniffer, TrainSender, privileged};
 
 use crate::hosts::{V4, eventually, ip, quiet_host, settle, underlay};
+use crate::process::resident;
 
 const VNI: u32 = 9;
 /// Stations at each place that are there all the time, each heard of once a second.
@@ -53,13 +53,6 @@ fn frame(to: MacAddr, from: MacAddr) -> [u8; FRAME] {
 fn train(frames: impl Iterator<Item = [u8; FRAME]>) -> Vec<u8> {
     let header = vxlan::encode(Vni::new(VNI).unwrap());
     frames.flat_map(|frame| [&header[..], &frame].concat()).collect()
-}
-
-/// Resident memory of this process, in KiB (`VmRSS`, kernel `Documentation/filesystems/proc.rst`).
-fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 struct Scene {

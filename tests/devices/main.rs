@@ -15,6 +15,7 @@ mod local;
 mod mac_flood;
 mod next_hops;
 mod offloads;
+mod process;
 mod routed;
 mod soak;
 mod trouble;

@@ -121,7 +121,7 @@ fn stream(hosts: [&Namespace; 2], to: usize, random: &mut Random) {
 fn flow(hosts: [&Namespace; 2], to: usize, mtu: usize, random: &mut Random) -> [u64; 2] {
     let (to, headers) = address(random, to);
     let duration = Duration::from_millis(random.of(20..=500));
-    let what = UdpFlow { seed: random.number(), packet: mtu - headers, duration };
+    let what = UdpFlow { seed: random.number(), packet: mtu - headers, duration, ordered: true };
     let report = udp_flow(hosts[0], hosts[1], to, what).unwrap();
     [report.sent, report.received + report.overflowed]
 }

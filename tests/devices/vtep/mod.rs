@@ -2,3 +2,4 @@
 
 mod mtu;
 mod peers;
+mod soak;

@@ -34,6 +34,9 @@ pub struct UdpFlow {
     pub packet: usize,
     /// For how long to send.
     pub duration: Duration,
+    /// Whether what arrives is to be in order and nothing twice; not on a way that changes, where what waits for its next
+    /// step is overtaken.
+    pub ordered: bool,
 }
 
 /// What came of a flow.
@@ -41,7 +44,7 @@ pub struct UdpFlow {
 pub struct FlowReport {
     /// Datagrams that the sender's kernel took.
     pub sent: u64,
-    /// Datagrams that arrived, each once, in order and unharmed.
+    /// Datagrams that arrived, unharmed, and each once and in order where they were to be.
     pub received: u64,
     /// Datagrams that the receiver's socket had no room for.
     pub overflowed: u64,
@@ -105,7 +108,8 @@ impl UdpFlow {
 }
 
 /// Sends one flow of numbered datagrams of changing sizes, also such as have to be fragmented, and checks that what
-/// arrives is what was sent, nothing twice, and in order (those in fragments, and the others).
+/// arrives is what was sent and, where that is asked for, nothing twice and in order (those in fragments, and the
+/// others).
 ///
 /// Neighbours should know each other: what waits for an address is overtaken and may be dropped. No more are on their way than queues have room for, so that losses have a reason.
 ///
@@ -193,10 +197,11 @@ fn receive(socket: &UdpSocket, what: &UdpFlow, progress: &Progress) -> io::Resul
         let datagram = &buffer[..length];
         let sent = progress.sent.load(Ordering::Acquire);
         let next = &mut due[what.sequence(length)];
-        let Some(number) = what.identify(*next, sent, datagram, &mut scratch) else {
+        let first = if what.ordered { *next } else { 0 };
+        let Some(number) = what.identify(first, sent, datagram, &mut scratch) else {
             let head = datagram.first_chunk().map(|head| u64::from_be_bytes(*head));
             return Err(corrupt(format!(
-                "a datagram of {length} bytes, numbered {head:?}, is none of those from {next} to {sent}"
+                "a datagram of {length} bytes, numbered {head:?}, is none of those from {first} to {sent}"
             )));
         };
         *next = number + 1;
@@ -209,7 +214,8 @@ fn receive(socket: &UdpSocket, what: &UdpFlow, progress: &Progress) -> io::Resul
 mod tests {
     use super::*;
 
-    const FLOW: UdpFlow = UdpFlow { seed: 3, packet: 1400, duration: Duration::ZERO };
+    const FLOW: UdpFlow =
+        UdpFlow { seed: 3, packet: 1400, duration: Duration::ZERO, ordered: true };
 
     #[test]
     fn datagrams_are_known_by_number_and_content() {
