@@ -206,6 +206,7 @@ impl Draft {
                 too_big: segment.mtu_options.too_big_errors,
             },
             open: segment.open,
+            outer: segment.outer.into(),
             ports: SmallVec::new(),
             table,
             mentions: Shards::new(seed),

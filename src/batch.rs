@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use crate::source_key::SourceKey;
-use crate::wire::{VnetHeader, vnet};
+use crate::wire::{VnetHeader, ecn, vnet};
 
 /// Bytes kept free in front of every received frame, for headers that are written in place.
 ///
@@ -61,11 +61,29 @@ impl Span {
     }
 }
 
+/// What the outer headers of a received datagram say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Arrival {
+    /// Who sent it.
+    pub source: SocketAddr,
+    /// The TOS byte or traffic class of the outer IP header; 0 where it is not known.
+    pub tos: u8,
+}
+
+impl From<SocketAddr> for Arrival {
+    fn from(source: SocketAddr) -> Self {
+        Self { source, tos: 0 }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     span: Span,
     vnet: VnetHeader,
     source: SourceKey,
+    /// ECN field of the outer IP header.
+    ecn: u8,
 }
 
 /// Received frames in slots with [`HEADROOM`] bytes in front; within a train there are none between the datagrams.
@@ -143,12 +161,12 @@ impl Batch {
         self.fill(frame) && self.commit(frame.len(), vnet)
     }
 
-    /// Copies a datagram in, as if it had been received from `source` on the underlay.
+    /// Copies a datagram in, as if it had been received on the underlay.
     ///
     /// Returns `false`, and takes nothing, when the batch is full or the datagram is larger than [`MAX_FRAME`].
     #[must_use]
-    pub fn push_datagram(&mut self, datagram: &[u8], source: SocketAddr) -> bool {
-        self.fill(datagram) && self.commit_datagram(datagram.len(), source)
+    pub fn push_datagram(&mut self, datagram: &[u8], arrival: impl Into<Arrival>) -> bool {
+        self.fill(datagram) && self.commit_datagram(datagram.len(), arrival)
     }
 
     fn fill(&mut self, bytes: &[u8]) -> bool {
@@ -186,52 +204,58 @@ impl Batch {
     /// Returns `false`, and takes nothing, when the batch is full or `len` exceeds [`MAX_FRAME`].
     #[inline]
     pub fn commit(&mut self, len: usize, vnet: VnetHeader) -> bool {
-        self.take(len, vnet, NOWHERE)
+        self.take(len, vnet, (NOWHERE, 0))
     }
 
-    /// Takes the next free slot as holding a datagram of `len` bytes from `source`.
+    /// Takes the next free slot as holding a datagram of `len` bytes.
     ///
     /// Returns `false`, and takes nothing, when the batch is full or `len` exceeds [`MAX_FRAME`].
     #[inline]
-    pub fn commit_datagram(&mut self, len: usize, source: SocketAddr) -> bool {
-        self.take(len, VnetHeader::default(), source.ip().into())
+    pub fn commit_datagram(&mut self, len: usize, arrival: impl Into<Arrival>) -> bool {
+        self.take(len, VnetHeader::default(), origin(arrival.into()))
     }
 
-    /// Takes the next free slot as holding `len` bytes of datagrams from `source`, each of `stride` bytes but for the
-    /// last, which may be shorter.
+    /// Takes the next free slot as holding `len` bytes of datagrams that arrived alike, each of `stride` bytes but for
+    /// the last, which may be shorter.
     ///
     /// They count as received in that order, and are for [`Forwarder::from_underlay`](crate::Forwarder::from_underlay)
     /// only: within a train there is no headroom. Returns `false`, and takes nothing, when the batch is full, `len` exceeds
     /// [`MAX_FRAME`], or there would be more than [`MAX_TRAIN`] datagrams.
-    pub fn commit_train(&mut self, len: usize, stride: usize, source: SocketAddr) -> bool {
+    pub fn commit_train(&mut self, len: usize, stride: usize, arrival: impl Into<Arrival>) -> bool {
+        let arrival = arrival.into();
         if stride == 0 || len <= stride {
-            return self.commit_datagram(len, source);
+            return self.commit_datagram(len, arrival);
         }
         let fits = self.used < self.slots && len <= MAX_FRAME;
         if !fits || len.div_ceil(stride) > MAX_TRAIN {
             return false;
         }
-        let source = source.ip().into();
+        let (source, ecn) = origin(arrival);
         let start = self.used * STRIDE + HEADROOM;
         self.used += 1;
         for at in (0..len).step_by(stride) {
             let span = Span { start: (start + at) as u32, len: stride.min(len - at) as u32 };
-            self.frames.push(Frame { span, vnet: VnetHeader::default(), source });
+            self.frames.push(Frame { span, vnet: VnetHeader::default(), source, ecn });
         }
         true
     }
 
-    /// Takes the next free slot as holding one datagram of `len` bytes from `source`, in which is a super-frame of UDP
+    /// Takes the next free slot as holding one datagram of `len` bytes, in which is a super-frame of UDP
     /// datagrams of `size` bytes of payload each; see [`vxlan::holds_super_frame`](crate::wire::vxlan::holds_super_frame).
     ///
     /// Returns `false`, and takes nothing, when the batch is full or `len` exceeds [`MAX_FRAME`].
-    pub fn commit_super_frame(&mut self, len: usize, size: u16, source: SocketAddr) -> bool {
+    pub fn commit_super_frame(
+        &mut self,
+        len: usize,
+        size: u16,
+        arrival: impl Into<Arrival>,
+    ) -> bool {
         let vnet = VnetHeader { gso_size: size, ..VnetHeader::default() };
-        self.take(len, vnet, source.ip().into())
+        self.take(len, vnet, origin(arrival.into()))
     }
 
     #[inline]
-    fn take(&mut self, len: usize, vnet: VnetHeader, source: SourceKey) -> bool {
+    fn take(&mut self, len: usize, vnet: VnetHeader, (source, ecn): (SourceKey, u8)) -> bool {
         if self.used == self.slots || len > MAX_FRAME {
             return false;
         }
@@ -239,7 +263,7 @@ impl Batch {
         // Both fit: at most MAX_SLOTS slots of STRIDE bytes.
         let span = Span { start: start as u32, len: len as u32 };
         self.used += 1;
-        self.frames.push(Frame { span, vnet, source });
+        self.frames.push(Frame { span, vnet, source, ecn });
         true
     }
 
@@ -278,6 +302,12 @@ impl Batch {
     #[inline]
     pub(crate) fn source_key(&self, index: usize) -> SourceKey {
         self.frames[index].source
+    }
+
+    /// The ECN field of the outer header that datagram `index` came with.
+    #[inline]
+    pub(crate) fn ecn(&self, index: usize) -> u8 {
+        self.frames[index].ecn
     }
 
     /// The underlay address that sent datagram `index`.
@@ -319,6 +349,12 @@ impl Batch {
         let kept = (span.len as usize).min(keep);
         Span { start: start as u32, len: (header.len() + kept) as u32 }
     }
+}
+
+/// What is kept of the outer headers of a datagram.
+#[inline]
+fn origin(arrival: Arrival) -> (SourceKey, u8) {
+    (arrival.source.ip().into(), arrival.tos & ecn::MASK)
 }
 
 #[cfg(test)]

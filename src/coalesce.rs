@@ -137,7 +137,9 @@ impl Coalescer {
         let Some(flow) = &mut self.flows[self.last] else { return false };
         let first = Span { start: flow.first.start - outer as u32, len: outer as u32 };
         let datagram = batch.frame(index);
+        // Merged with the same outer ECN field, headers that are alike were alike before.
         let same_origin = batch.source_key(index) == batch.source_key(index - 1)
+            && batch.ecn(index) == batch.ecn(index - 1)
             && datagram.get(..outer) == Some(batch.bytes(first));
         let span = batch.span(index);
         let (Some(frame), true) = (datagram.get(outer..), same_origin) else { return false };

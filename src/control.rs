@@ -348,6 +348,7 @@ impl Control {
             receive_buffer: config.receive_buffer,
             send_buffer: config.send_buffer,
             dont_fragment: config.dont_fragment,
+            receive_tos: true,
             busy_poll: u32::try_from(config.spin.as_micros()).ok().filter(|micros| *micros > 0),
         };
         let local = SocketAddr::new(config.local, udp_port);

@@ -94,6 +94,9 @@ drop_reasons! {
     SplitHorizon, Decision, "split_horizon",
         "The frame came from the underlay and its destination is behind another VTEP.",
         "Nothing if rare (a host has just moved); otherwise the peer's tables name the wrong VTEP.";
+    CeOnNotEct, Decision, "ce_on_not_ect",
+        "The underlay marked congestion (CE) on the outer header, and the packet inside cannot carry the mark (RFC 6040 section 4.2).",
+        "Nothing if rare: it tells a sender without ECN of congestion. If all are, the underlay uses the ECN bits for something else: set ecn to off.";
     NoDestination, Decision, "no_destination",
         "There is nobody to flood to, or a routed segment got a packet for a group or a link-local address.",
         "Add VTEPs to the flood list, or static entries; in routed segments nothing: such packets end on their link.";

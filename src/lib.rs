@@ -144,7 +144,7 @@ pub mod wire;
 #[cfg(all(feature = "io", target_os = "linux"))]
 mod worker;
 
-pub use batch::{Batch, Span};
+pub use batch::{Arrival, Batch, Span};
 pub use change::{Change, Flush};
 pub use drop_reason::{DropReason, Stage};
 pub use error::Error;
@@ -155,7 +155,10 @@ pub use listing::{FdbEntry, GroupInfo, MemberInfo, Origin, PortInfo, Route, Segm
 pub use next_hop::{GroupId, Member, NextHop};
 pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
 pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
-pub use segment::{Destination, Kind, MtuOptions, PortId, PortOptions, Segment, SegmentId, VtepId};
+pub use segment::{
+    Destination, Dscp, Ecn, Kind, MtuOptions, OuterHeader, OuterOptions, PortId, PortOptions,
+    Segment, SegmentId, Ttl, VtepId,
+};
 pub use snapshot::{Publisher, Reader};
 pub use stats::{Drops, PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
 pub use tables::Tables;

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::batch::{Batch, Span};
 use crate::event::Event;
-use crate::segment::{PortId, SegmentId, VtepId};
+use crate::segment::{OuterHeader, PortId, SegmentId, VtepId};
 use crate::wire::VnetHeader;
 use crate::wire::eth::Cast;
 
@@ -46,6 +46,8 @@ pub struct Transmit {
     pub vtep: VtepId,
     /// UDP source port.
     pub source: SourcePort,
+    /// TOS byte and TTL, of all datagrams.
+    pub outer: OuterHeader,
     /// First bytes, inside [`Output::headers`]; mostly empty.
     pub head: Span,
     /// Further bytes, inside the batch.
@@ -61,9 +63,13 @@ pub struct Transmit {
 impl Transmit {
     /// One datagram that lies in the batch as it is to be sent.
     #[inline]
-    pub(crate) fn whole(vtep: VtepId, source: SourcePort, body: Span) -> Self {
-        let cast = Cast::Unicast;
-        Self { vtep, source, head: Span::default(), body, datagrams: 1, size: body.len, cast }
+    pub(crate) fn whole(
+        vtep: VtepId,
+        (source, outer): (SourcePort, OuterHeader),
+        body: Span,
+    ) -> Self {
+        let (head, cast) = (Span::default(), Cast::Unicast);
+        Self { vtep, source, outer, head, body, datagrams: 1, size: body.len, cast }
     }
 }
 

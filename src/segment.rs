@@ -1,6 +1,7 @@
 //! What the control plane says of segments, ports and VTEPs, and how they are named.
 
 mod mtu;
+mod outer;
 mod port;
 
 use std::fmt;
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use crate::fdb::{self, DEFAULT_AGEING, DEFAULT_LIMIT, Limits};
 use crate::wire::{Vni, vxlan};
-
 pub use mtu::MtuOptions;
+pub(crate) use outer::OuterRule;
+pub use outer::{Dscp, Ecn, OuterHeader, OuterOptions, Ttl};
 pub use port::PortOptions;
 pub(crate) use port::Traits;
 
@@ -170,6 +172,8 @@ pub struct Segment {
     /// Not an address of a host behind one of the ports: hosts drop what claims to come from themselves. Without one,
     /// an error comes from the address that the packet at fault was going to.
     pub addresses: Vec<IpAddr>,
+    /// What the outer IP headers of its datagrams say: congestion marks, DSCP and TTL.
+    pub outer: OuterOptions,
 }
 
 impl Segment {
@@ -186,6 +190,7 @@ impl Segment {
             fdb_port_limit: None,
             fdb_evict: true,
             addresses: Vec::new(),
+            outer: OuterOptions::default(),
         }
     }
 
@@ -240,6 +245,6 @@ impl Segment {
         if self.fdb_limit > fdb::MAX_CAPACITY {
             return wrong("FDB limit", self.fdb_limit.to_string(), "0 to 1048576 entries");
         }
-        Ok(())
+        self.outer.check()
     }
 }

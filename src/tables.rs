@@ -18,7 +18,9 @@ use crate::fdb::{self, Domain, Fdb, Place, View};
 use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
 use crate::next_hop::NextHops;
-use crate::segment::{Destination, Location, PortId, PortOptions, SegmentId, Traits, VtepId};
+use crate::segment::{
+    Destination, Location, OuterRule, PortId, PortOptions, SegmentId, Traits, VtepId,
+};
 use crate::shards::Shards;
 use crate::slots::Slots;
 use crate::source_key::SourceKey;
@@ -156,6 +158,8 @@ pub(crate) struct SegmentEntry {
     pub(crate) mtu: u32,
     pub(crate) answers: Answers,
     pub(crate) open: bool,
+    /// What outer headers say.
+    pub(crate) outer: OuterRule,
     pub(crate) ports: SmallVec<[PortId; 4]>,
     pub(crate) table: SegmentTable,
     /// The VTEPs and ports that the control plane names.

@@ -69,7 +69,7 @@ fn node(offload: bool) -> (Tables, PortId) {
 fn decapsulated(datagram: &str, offload: bool) -> (VnetHeader, Vec<u8>) {
     let (tables, port) = node(offload);
     let (mut batch, mut output) = (Batch::new(1), Output::new());
-    let from = "192.0.2.2:38829".parse().unwrap();
+    let from: SocketAddr = "192.0.2.2:38829".parse().unwrap();
     assert!(batch.push_datagram(&bytes(datagram)[OUTER..], from));
     Forwarder::new(0).from_underlay(&tables, NOW, vxlan::PORT, &mut batch, &mut output);
     let [deliver] = output.delivers() else { panic!("{output:?} {}", tables.stats()) };

@@ -7,11 +7,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use overplane::limits::{FLANNEL_UDP_PORT, MAX_WORKERS};
 use overplane::wire::vxlan;
-use overplane::{Config, Offloads, PortOptions, Prefix, Segment, Vni};
+use overplane::{Config, Dscp, Ecn, Offloads, PortOptions, Prefix, Segment, Ttl, Vni};
 use overplane_lab::Cidr;
 use tracing::level_filters::LevelFilter;
 
 use crate::failure::Failure;
+use crate::outer;
 use crate::plan::{self, DEVICE, Plan, SegmentPlan, Target, Via};
 use crate::report::Format;
 
@@ -110,6 +111,16 @@ struct Node {
     /// While frames keep coming, look for more for so many microseconds before sleeping: shortens round trips. 0: never.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 50, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     spin: u16,
+    /// Congestion marks (ECN): normal copies them out and hands them on in, compatibility only hands them on in, off does
+    /// neither.
+    #[arg(long, value_name = "MODE", default_value = "normal", value_parser = word(outer::ecn, outer::ECN))]
+    ecn: Ecn,
+    /// Outer DSCP: 0 to 63, or inherit for that of the packet inside.
+    #[arg(long, value_name = "DSCP", default_value = "0", value_parser = word(outer::dscp, outer::DSCP))]
+    dscp: Dscp,
+    /// Outer TTL or hop limit: 1 to 255, system, or inherit for that of the packet inside.
+    #[arg(long, value_name = "TTL", default_value = "system", value_parser = word(outer::ttl, outer::TTL))]
+    ttl: Ttl,
 }
 
 #[derive(Debug, Args)]
@@ -158,6 +169,9 @@ impl Node {
         config.offloads = self.offload;
         config.spin = Duration::from_micros(self.spin.into());
         segment.mtu = self.mtu;
+        segment.outer.ecn = self.ecn;
+        segment.outer.dscp = self.dscp;
+        segment.outer.ttl = self.ttl;
         let mut planned = SegmentPlan::new(segment);
         fill(&mut planned, self.local)?;
         for (place, address) in addresses.iter().enumerate() {
@@ -231,6 +245,14 @@ fn local(text: &str) -> Result<IpAddr, String> {
     local.ok_or_else(|| "allowed: a unicast address of this node".into())
 }
 
+/// Reads a value, or says what is allowed.
+fn word<T>(
+    read: fn(&str) -> Option<T>,
+    allowed: &'static str,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| read(text).ok_or_else(|| format!("allowed: {allowed}"))
+}
+
 fn device(text: &str) -> Result<String, String> {
     let allowed = plan::is_device_name(text);
     allowed.then(|| text.to_owned()).ok_or_else(|| format!("allowed: {DEVICE}"))
@@ -266,7 +288,8 @@ mod tests {
     #[test]
     fn vxlan_arguments_make_a_bridge_segment() {
         let line = "forwarder vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --remote 10.9.0.3:8472 \
-                    --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --workers 2 --offload auto,-uso --spin 0";
+                    --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --workers 2 --offload auto,-uso --spin 0 \
+                    --ecn compatibility --dscp inherit --ttl 9";
         let plan = plan(line).unwrap();
         let segment = &plan.segments[0];
         assert_eq!(plan.config.workers, 2);
@@ -276,6 +299,9 @@ mod tests {
         assert_eq!(segment.segment.mtu, Some(1400));
         let flood = ["10.9.0.2:4789", "10.9.0.3:8472"].map(|vtep| vtep.parse().unwrap());
         assert_eq!(segment.flood, flood);
+        let outer = segment.segment.outer;
+        assert_eq!(outer.ecn, Ecn::Compatibility);
+        assert_eq!((outer.dscp, outer.ttl), (Dscp::Inherit, Ttl::Fixed(9)));
         assert_eq!(segment.ports[0].device, "ovl0");
         assert_eq!(segment.ports[0].addresses[0].to_string(), "10.8.0.1/24");
         assert!(segment.segment.addresses.is_empty());
@@ -321,6 +347,14 @@ mod tests {
             (
                 format!("{vxlan} --vni 1 --remote 10.9.0.2 --offload tos"),
                 "\"tos\" is no offload; allowed: auto, off, checksum, tso",
+            ),
+            (
+                format!("{vxlan} --vni 1 --remote 10.9.0.2 --dscp 64"),
+                "allowed: 0 to 63, or \"inherit\"",
+            ),
+            (
+                format!("{vxlan} --vni 1 --remote 10.9.0.2 --ttl 0"),
+                "allowed: 1 to 255, \"system\" or \"inherit\"",
             ),
             (format!("{udp} --route 10.7.2.0/24"), "allowed: PREFIX=ADDRESS"),
             (format!("{udp} --route 10.7.2.0/33=10.9.0.2"), "is not an IP prefix"),

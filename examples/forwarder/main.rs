@@ -25,6 +25,7 @@ mod events;
 mod failure;
 mod foreground;
 mod links;
+mod outer;
 mod overlay;
 mod plan;
 mod report;

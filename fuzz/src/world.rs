@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
-    Batch, Change, Deliver, Destination, DropReason, FdbEntry, Forwarder, GroupInfo, Offload,
-    Offloads, Output, PortId, PortInfo, PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats,
-    Tables, Transmit, limits,
+    Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder, GroupInfo, Offload, Offloads, Output, PortId, PortInfo, PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, Ttl, limits,
 };
 
 use crate::cursor::Cursor;
@@ -63,6 +61,11 @@ impl World {
             segment.fdb_limit = 8;
             segment.fdb_evict = flags & 32 == 0;
             segment.ageing = Some(Duration::from_secs(30));
+            segment.outer.ecn = [Ecn::Normal, Ecn::Compatibility, Ecn::Off][n];
+            if flags & 16 != 0 {
+                segment.outer.dscp = Dscp::Inherit;
+                segment.outer.ttl = Ttl::Inherit;
+            }
             if flags & 32 != 0 {
                 segment.mtu = Some([68, 600, 9000][n]);
             }
@@ -148,14 +151,15 @@ impl World {
         self.batch.clear();
         for _ in 0..=input.u8() % BATCH as u8 {
             let sender = input.u8();
-            let source = SocketAddr::new(address(sender % 6), 50_000);
+            let mut arrival = Arrival::from(SocketAddr::new(address(sender % 6), 50_000));
+            arrival.tos = sender >> 5;
             // The longest train has as many datagrams as a slot may hold.
             let stride = if sender < 128 { usize::MAX } else { usize::from(input.u16()) };
             let bytes = input.padded();
             let stride = stride.max(bytes.len().div_ceil(limits::MAX_TRAIN));
             let slot = self.batch.next_slot(0).expect("a free slot");
             slot[..bytes.len()].copy_from_slice(&bytes);
-            assert!(self.batch.commit_train(bytes.len(), stride, source));
+            assert!(self.batch.commit_train(bytes.len(), stride, arrival));
         }
         self.forward(None, udp_port);
     }

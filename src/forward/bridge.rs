@@ -266,6 +266,7 @@ impl Forwarder {
         origins.accepted(datagram.len());
         batch.strip(index, vxlan::HEADER_LEN);
         let size = batch.vnet(index).gso_size;
+        let outer_ecn = batch.ecn(index);
         let frame = batch.frame_mut(index);
         let cast = Cast::of(frame);
         if cast != Cast::Unicast {
@@ -295,6 +296,9 @@ impl Forwarder {
         };
         let parsed = FrameInfo::parse(frame);
         let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
+        if outer_ecn != 0 && segment.outer.merges_ecn && !info.merge_ecn(frame, outer_ecn) {
+            return Err(DropReason::CeOnNotEct);
+        }
         let unfinished = recognise(frame, info, segment.mtu, size);
         let mut emitter = self.emitter(context, segment, output);
         let Some(port) = target else {

@@ -5,7 +5,7 @@ use crate::coalesce::Coalescer;
 use crate::drop_reason::DropReason;
 use crate::gso::{self, Chunk};
 use crate::output::{Deliver, MAX_OUTPUT, Output, SourcePort, Transmit};
-use crate::segment::{Location, PortId, Traits, VtepId};
+use crate::segment::{Location, OuterHeader, PortId, Traits, VtepId};
 use crate::tables::{PortEntry, SegmentEntry, Tables};
 use crate::wire::eth::Cast;
 use crate::wire::l4::{self, L4Checksum};
@@ -91,7 +91,7 @@ impl Emitter<'_> {
             }
             Targets::Vtep(vtep) if vnet.is_zero() => {
                 let frame = batch.frame(index);
-                let source = match info {
+                let headers = match info {
                     Some(info) => self.admit(frame, info)?,
                     // Parsed and used in one place: a copy would wait for the stores that have just made it.
                     None => match &FrameInfo::parse(frame) {
@@ -100,7 +100,7 @@ impl Emitter<'_> {
                     },
                 };
                 let body = self.encapsulate(batch, index);
-                self.transmit(Transmit::whole(**vtep, source, body));
+                self.transmit(Transmit::whole(**vtep, headers, body));
                 Ok(1)
             }
             _ => self.emit_any(batch, index, vnet, info, targets),
@@ -171,10 +171,10 @@ impl Emitter<'_> {
         let delivered =
             self.deliver_to_all(batch.span(index), VnetHeader::default(), cast, targets);
         if !vteps.is_empty() {
-            let source = self.source_port(batch.frame(index), info);
+            let headers = self.outer_headers(batch.frame(index), info);
             let body = self.encapsulate(batch, index);
             for vtep in vteps {
-                self.transmit(Transmit { cast, ..Transmit::whole(*vtep, source, body) });
+                self.transmit(Transmit { cast, ..Transmit::whole(*vtep, headers, body) });
             }
         }
         Ok(delivered + vteps.len() as u64)
@@ -204,13 +204,23 @@ impl Emitter<'_> {
         (self.segment.mtu as usize).saturating_sub(headers)
     }
 
-    /// The source port for a frame, if the segment can carry it over the underlay.
+    /// What the outer headers for a frame are to say, if the segment can carry it over the underlay.
     #[inline]
-    fn admit(&self, frame: &[u8], info: &FrameInfo) -> Result<SourcePort, DropReason> {
+    fn admit(
+        &self,
+        frame: &[u8],
+        info: &FrameInfo,
+    ) -> Result<(SourcePort, OuterHeader), DropReason> {
         if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
             return Err(DropReason::TooBig);
         }
-        Ok(self.source_port(frame, info))
+        Ok(self.outer_headers(frame, info))
+    }
+
+    /// What the outer UDP and IP headers for a frame are to say.
+    #[inline]
+    fn outer_headers(&self, frame: &[u8], info: &FrameInfo) -> (SourcePort, OuterHeader) {
+        (self.source_port(frame, info), self.segment.outer.header(frame, info))
     }
 
     /// Puts in front of frame `index` what goes between it and the outer UDP header.
@@ -318,7 +328,7 @@ impl Emitter<'_> {
             }
             None => &[],
         };
-        let source = self.source_port(frame, info);
+        let (source, outer) = self.outer_headers(frame, info);
         // Extension headers can make each chunk's headers as long as a frame.
         let payload = info.ip_end.saturating_sub(info.payload_offset.into()) as usize;
         let count = payload.div_ceil(size.max(1)).min(gso::MAX_CHUNKS);
@@ -359,6 +369,7 @@ impl Emitter<'_> {
             let train = |vtep| Transmit {
                 vtep,
                 source,
+                outer,
                 head: Span { start: first.head.start, len: first.head.len * count },
                 body: Span { start: first.body.start + base, len: end - first.body.start },
                 datagrams: count,

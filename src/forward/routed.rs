@@ -58,12 +58,6 @@ fn follow(
     }
 }
 
-/// The TTL or hop limit.
-fn ttl(packet: &[u8], info: &FrameInfo) -> u8 {
-    let at = if info.l3 == L3::Ipv4 { 8 } else { 7 };
-    packet.get(at).copied().unwrap_or(0)
-}
-
 impl Forwarder {
     pub(super) fn route_from_port(
         &mut self,
@@ -114,7 +108,7 @@ impl Forwarder {
         let route = route.ok_or(DropReason::NoRoute)?;
         let flow = || info.flow_hash(packet, context.spread);
         let hop = follow((segment, routed), route, flow)?;
-        if ttl(packet, info) <= 1 {
+        if info.ttl(packet) <= 1 {
             return Err(DropReason::TtlExceeded);
         }
         let len = packet.len();
@@ -193,6 +187,7 @@ impl Forwarder {
         if self.coalescer.follow(batch, index, 0, output) {
             return Ok(Fate::Forwarded(1));
         }
+        let outer_ecn = batch.ecn(index);
         let packet = batch.frame_mut(index);
         let parsed = FrameInfo::parse_ip(packet);
         let info = parsed.as_ref().map_err(refusal)?;
@@ -210,6 +205,9 @@ impl Forwarder {
             },
         };
         let port = port.ok_or(DropReason::NoRoute)?;
+        if outer_ecn != 0 && segment.outer.merges_ecn && !info.merge_ecn(packet, outer_ecn) {
+            return Err(DropReason::CeOnNotEct);
+        }
         let unfinished = recognise(packet, info, segment.mtu, 0);
         let mut emitter = self.emitter(context, segment, output);
         emitter.deliver_recognised(batch, index, unfinished, info, port).map(Fate::Forwarded)

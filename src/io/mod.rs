@@ -29,6 +29,7 @@ pub(crate) use netns::{current as current_netns, run_in};
 pub(crate) use probe::{Verdict, probe};
 pub(crate) use queue::PortQueue;
 pub(crate) use reason::{port_reason, underlay_reason};
+pub(crate) use sys::send::Heading;
 pub(crate) use udp::{Receiver, SendQueue, SocketOptions, UdpSocket};
 
 /// What one bounded read from a port or an underlay socket came to, besides the frames in the batch.

@@ -32,6 +32,8 @@ pub(crate) struct SocketOptions {
     pub(crate) send_buffer: usize,
     /// Whether datagrams carry DF and are refused above the path MTU; otherwise they are fragmented.
     pub(crate) dont_fragment: bool,
+    /// Whether received datagrams come with their TOS byte or traffic class.
+    pub(crate) receive_tos: bool,
     /// Microseconds for which a read that finds nothing looks into the network device's queue, if the kernel lets it.
     pub(crate) busy_poll: Option<u32>,
 }
@@ -79,6 +81,9 @@ impl UdpSocket {
             socket.set_reuse_port(true)?;
         }
         options::set_dont_fragment(socket.as_fd(), local.is_ipv6(), options.dont_fragment)?;
+        if options.receive_tos {
+            options::receive_tos(socket.as_fd(), local.is_ipv6())?;
+        }
         if options.receive_buffer > 0 {
             let wanted = bytes(options.receive_buffer);
             options::force_receive_buffer(socket.as_fd(), wanted)

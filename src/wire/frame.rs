@@ -7,7 +7,7 @@ use super::eth::{self, TYPE_IPV4, TYPE_IPV6, TYPE_QINQ, TYPE_VLAN, VLAN_TAG_LEN}
 use super::ip::{self, V4_HEADER_LEN, V6_HEADER_LEN};
 use super::l4::{ICMP_HEADER_LEN, TCP_MIN_HEADER_LEN, UDP_HEADER_LEN};
 use super::mix::Mixer;
-use super::{array_at, u16_at};
+use super::{array_at, ecn, u16_at};
 
 /// The most VLAN tags that are looked behind: one service tag and one customer tag (IEEE 802.1Q
 /// §9.6).
@@ -228,6 +228,49 @@ impl FrameInfo {
             L4::Icmp | L4::Icmpv6 | L4::Other => 0,
         };
         u64::from(ports) << 8 | u64::from(self.protocol)
+    }
+
+    /// The TOS byte or traffic class (RFC 2474 §3, RFC 3168 §5); 0 for [`L3::Other`].
+    #[inline]
+    pub fn tos(&self, frame: &[u8]) -> u8 {
+        let Some(word) = u16_at(frame, usize::from(self.l3_offset)) else { return 0 };
+        match self.l3 {
+            L3::Ipv4 => word as u8,
+            L3::Ipv6 => (word >> 4) as u8,
+            L3::Other => 0,
+        }
+    }
+
+    /// The TTL or hop limit; 0 for [`L3::Other`].
+    #[inline]
+    pub fn ttl(&self, frame: &[u8]) -> u8 {
+        let at = match self.l3 {
+            L3::Ipv4 => 8,
+            L3::Ipv6 => 7,
+            L3::Other => return 0,
+        };
+        frame.get(usize::from(self.l3_offset) + at).copied().unwrap_or(0)
+    }
+
+    /// Merges the ECN field of an outer header into that of the packet inside (RFC 6040 §4.2); `false` where the packet
+    /// has to be dropped. Frames without IP have no such field and stay as they are.
+    #[inline(never)]
+    pub fn merge_ecn(&self, frame: &mut [u8], outer: u8) -> bool {
+        let inner = self.tos(frame) & ecn::MASK;
+        let packet = frame.get_mut(usize::from(self.l3_offset)..).unwrap_or_default();
+        match (self.l3, ecn::decapsulate(outer, inner)) {
+            (L3::Other, _) => true,
+            (_, None) => false,
+            (_, Some(field)) if field == inner => true,
+            (L3::Ipv4, Some(field)) => {
+                ip::set_ecn_v4(packet, field);
+                true
+            }
+            (L3::Ipv6, Some(field)) => {
+                ip::set_ecn_v6(packet, field);
+                true
+            }
+        }
     }
 
     /// The source and the destination of the IP packet; `None` for [`L3::Other`].

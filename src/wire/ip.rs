@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::frame::Fragment;
-use super::{array_at, checksum, put_u16, u16_at};
+use super::{array_at, checksum, ecn, put_u16, u16_at};
 
 /// Length in bytes of an IPv4 header without options (RFC 791 §3.1).
 pub const V4_HEADER_LEN: usize = 20;
@@ -87,6 +87,29 @@ pub fn decrement_ttl_v4(header: &mut [u8]) {
 pub fn decrement_hop_limit(header: &mut [u8]) {
     if let Some(limit) = header.get_mut(7) {
         *limit = limit.saturating_sub(1);
+    }
+}
+
+/// Sets the ECN field of an IPv4 header and updates the checksum (RFC 3168 §5, RFC 1624 §3).
+///
+/// Does nothing where the slice ends before the checksum.
+#[inline]
+pub fn set_ecn_v4(header: &mut [u8], field: u8) {
+    let (Some(old), Some(check)) = (u16_at(header, 0), u16_at(header, 10)) else { return };
+    // TOS is the lower half of the word it shares with version and header length.
+    let new = old & !u16::from(ecn::MASK) | u16::from(field & ecn::MASK);
+    put_u16(header, 0, new);
+    put_u16(header, 10, checksum::update(check, old, new));
+}
+
+/// Sets the ECN field of an IPv6 header, which has no checksum (RFC 3168 §5, RFC 8200 §7).
+///
+/// Does nothing on a short slice.
+#[inline]
+pub fn set_ecn_v6(header: &mut [u8], field: u8) {
+    // The traffic class begins in the middle of the first byte.
+    if let Some(byte) = header.get_mut(1) {
+        *byte = *byte & !(ecn::MASK << 4) | (field & ecn::MASK) << 4;
     }
 }
 

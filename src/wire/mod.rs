@@ -6,6 +6,7 @@
 //! file it comes from.
 
 pub mod checksum;
+pub mod ecn;
 pub mod eth;
 mod frame;
 pub mod ip;

@@ -7,7 +7,7 @@ use crate::change::Change;
 use crate::control::Control;
 use crate::drop_reason::DropReason;
 use crate::forward::Forwarder;
-use crate::io::{SendQueue, UdpSocket, underlay_reason};
+use crate::io::{Heading, SendQueue, UdpSocket, underlay_reason};
 use crate::offload::Offload;
 use crate::output::{Output, SourcePort, Transmit};
 use crate::shared::Shared;
@@ -134,8 +134,9 @@ impl Outlet<'_> {
             // Sorting has left out those whose VTEP is gone.
             Some((transmit, tables.vtep_address(transmit.vtep)?))
         });
-        let messages = addressed.flat_map(|(transmit, address)| {
-            output.datagrams(batch, transmit).map(move |parts| (address, parts))
+        let messages = addressed.flat_map(|(transmit, to)| {
+            let heading = Heading { to, outer: transmit.outer };
+            output.datagrams(batch, transmit).map(move |parts| (heading, parts))
         });
         let (forwarder, troubles, shared, now) =
             (self.forwarder, &mut *self.troubles, self.shared, self.now);

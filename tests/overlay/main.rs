@@ -13,6 +13,7 @@ mod mtu;
 mod network;
 mod next_hops;
 mod offload;
+mod outer;
 mod ports;
 mod routing;
 mod soak;

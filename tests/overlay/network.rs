@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use overplane::wire::VnetHeader;
 use overplane::{
-    Batch, Change, DropReason, Error, Event, Forwarder, Output, PortId, PortOptions, Segment,
-    SegmentId, SourcePort, Stats, Tables,
+    Arrival, Batch, Change, DropReason, Error, Event, Forwarder, OuterHeader, Output, PortId,
+    PortOptions, Segment, SegmentId, SourcePort, Stats, Tables,
 };
 
 use crate::packets::underlay;
@@ -59,6 +59,8 @@ pub(crate) struct Received {
 pub(crate) struct Datagram {
     pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
+    /// What its IP header says.
+    pub(crate) outer: OuterHeader,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -224,8 +226,24 @@ impl Network {
 
     /// The same from a port of the sender's choice.
     pub(crate) fn arrive_from(&mut self, n: u8, from: SocketAddr, udp_port: u16, datagram: &[u8]) {
+        self.arrive_together(n, from, udp_port, &[(datagram, 0)]);
+    }
+
+    /// Datagrams reach node `n` together, each with a TOS byte.
+    pub(crate) fn arrive_together(
+        &mut self,
+        n: u8,
+        from: SocketAddr,
+        udp_port: u16,
+        datagrams: &[(&[u8], u8)],
+    ) {
         let to = SocketAddr::new(underlay(n), udp_port);
-        self.take_in(n, udp_port, vec![Datagram { from, to, bytes: datagram.to_vec() }]);
+        let marked = |&(bytes, tos): &(&[u8], u8)| {
+            let mut outer = OuterHeader::default();
+            outer.tos = tos;
+            Datagram { from, to, outer, bytes: bytes.to_vec() }
+        };
+        self.take_in(n, udp_port, datagrams.iter().map(marked).collect());
         self.run();
     }
 
@@ -249,7 +267,9 @@ impl Network {
     fn take_in(&mut self, n: u8, udp_port: u16, datagrams: Vec<Datagram>) {
         let (mut batch, mut output) = (take_batch(&mut self.batch), take(&mut self.output));
         for datagram in datagrams {
-            assert!(batch.push_datagram(&datagram.bytes, datagram.from));
+            let mut arrival = Arrival::from(datagram.from);
+            arrival.tos = datagram.outer.tos;
+            assert!(batch.push_datagram(&datagram.bytes, arrival));
         }
         let now = self.now;
         let node = self.node(n);
@@ -278,7 +298,8 @@ impl Network {
                     continue;
                 }
                 node.forwarder.sent(&node.tables, transmit, 1, bytes.len() as u64);
-                let datagram = Datagram { from: SocketAddr::new(node.address, port), to, bytes };
+                let from = SocketAddr::new(node.address, port);
+                let datagram = Datagram { from, to, outer: transmit.outer, bytes };
                 sent.push(datagram.clone());
                 if rng.happens(faults.lost) {
                     continue;

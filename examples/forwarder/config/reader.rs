@@ -101,6 +101,21 @@ impl<'a> Item<'a> {
         value
     }
 
+    /// The value of a string or a number that `read` takes.
+    pub fn word<T>(
+        &self,
+        allowed: impl fmt::Display,
+        read: impl FnOnce(&str) -> Option<T>,
+        problems: &mut Problems,
+    ) -> Option<T> {
+        let number = self.as_integer(&(0..=u64::MAX)).map(|number| number.to_string());
+        let value = number.as_deref().or(self.as_text()).and_then(read);
+        if value.is_none() {
+            self.refuse(allowed, problems);
+        }
+        value
+    }
+
     pub fn parse<T: FromStr>(&self, allowed: &str, problems: &mut Problems) -> Option<T> {
         self.text(allowed, |text| text.parse().ok(), problems)
     }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use overplane::Kind;
 use overplane::wire::vxlan::ReservedBits;
+use overplane::{Dscp, Ecn, Kind, Ttl};
 
 use super::parse;
 use crate::plan::{Plan, Target, Via};
@@ -60,6 +60,9 @@ fn every_option_arrives() {
         fdb_limit = 5
         fdb_port_limit = 4
         fdb_evict = false
+        ecn = "off"
+        dscp = 46
+        ttl = "inherit"
         peers = ["fd00::2", "[fd00::3]:9"]
         [[segment.port]]
         device = "ovl0"
@@ -85,6 +88,8 @@ fn every_option_arrives() {
     assert!(!segment.mtu_options.too_big_errors);
     assert_eq!((segment.ageing, segment.fdb_limit), (Some(Duration::from_secs(60)), 5));
     assert_eq!((segment.fdb_port_limit, segment.fdb_evict), (Some(4), false));
+    let outer = segment.outer;
+    assert_eq!((outer.ecn, outer.dscp, outer.ttl), (Ecn::Off, Dscp::Fixed(46), Ttl::Inherit));
     let peers = ["[fd00::2]:8472", "[fd00::3]:9"].map(|peer| peer.parse().unwrap());
     assert_eq!(segments[0].peers, peers);
     let port = &segments[0].ports[0].options;
@@ -211,7 +216,7 @@ fn errors_name_line_key_and_what_is_allowed() {
         (
             format!("{routed}colour = 1"),
             vec![
-                "5: segment.colour: unknown key; allowed: kind, udp_port, open, peers, port, mtu, too_big_errors, route",
+                "5: segment.colour: unknown key; allowed: kind, udp_port, open, ecn, dscp, ttl, peers, port, mtu, too_big_errors, route",
             ],
         ),
         (

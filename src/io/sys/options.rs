@@ -53,6 +53,15 @@ pub(crate) fn set_dont_fragment(fd: BorrowedFd<'_>, v6: bool, on: bool) -> io::R
     }
 }
 
+/// Has each received datagram come with the TOS byte or traffic class of its IP header.
+pub(crate) fn receive_tos(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    if v6 {
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+    } else {
+        set(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+    }
+}
+
 /// Says whether the kernel may join datagrams of one length on reception; needs Linux 5.0.
 pub(crate) fn set_gro(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     set(fd, libc::SOL_UDP, UDP_GRO, i32::from(on))

@@ -33,6 +33,8 @@ pub(crate) struct Message {
     pub(crate) stride: Option<usize>,
     /// Whether it was longer than its slot, or what the kernel had to say about it longer than the room for that.
     pub(crate) truncated: bool,
+    /// TOS byte or traffic class of its IP header, if the socket is asked for it.
+    pub(crate) tos: u8,
     /// Who sent it.
     pub(crate) source: Option<SocketAddr>,
 }
@@ -100,9 +102,11 @@ impl ReceiveGroup {
     pub(crate) fn message(&self, index: usize) -> Message {
         let message = &self.messages[index];
         let header = &message.msg_hdr;
+        let notes = self.controls[index].notes(header.msg_controllen as _);
         Message {
             len: message.msg_len as usize,
-            stride: self.controls[index].stride(header.msg_controllen as _),
+            stride: notes.stride,
+            tos: notes.tos,
             truncated: header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
             source: self.addresses[index].get(header.msg_namelen),
         }

@@ -12,8 +12,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::address::RawAddress;
 use super::checked;
-use super::cmsg::SegmentSize;
+use super::cmsg::SendControl;
 use super::message::{MAX_MESSAGES, MAX_VECTORS, NO_BYTES, no_messages};
+use crate::segment::OuterHeader;
 
 /// Most bytes of the datagrams of a train: so many that it stays whole down to a device, where the headers of UDP, IP
 /// and Ethernet with a VLAN tag are part of it, and 65,536 bytes are too many (kernel `net/core/dev.c`,
@@ -21,7 +22,20 @@ use super::message::{MAX_MESSAGES, MAX_VECTORS, NO_BYTES, no_messages};
 const MAX_BYTES_V4: usize = 65_535 - 8 - 20 - 18;
 const MAX_BYTES_V6: usize = 65_535 - 8 - 40 - 18;
 
-/// A message: one datagram, or several to one address of one length but for the last, which may be shorter.
+/// Where a datagram goes, and what its IP header is to say: the same for all of a train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heading {
+    pub(crate) to: SocketAddr,
+    pub(crate) outer: OuterHeader,
+}
+
+impl From<SocketAddr> for Heading {
+    fn from(to: SocketAddr) -> Self {
+        Self { to, outer: OuterHeader::default() }
+    }
+}
+
+/// A message: one datagram, or several of one heading and one length but for the last, which may be shorter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Train {
     /// Number of datagrams.
@@ -35,11 +49,20 @@ pub(crate) struct Train {
     vectors: usize,
     address: usize,
     address_len: libc::socklen_t,
+    outer: OuterHeader,
 }
 
 impl Train {
-    const EMPTY: Self =
-        Self { datagrams: 0, stride: 0, len: 0, vector: 0, vectors: 0, address: 0, address_len: 0 };
+    const EMPTY: Self = Self {
+        datagrams: 0,
+        stride: 0,
+        len: 0,
+        vector: 0,
+        vectors: 0,
+        address: 0,
+        address_len: 0,
+        outer: OuterHeader { tos: 0, ttl: 0 },
+    };
 
     /// Number of datagrams.
     pub(crate) fn datagrams(&self) -> usize {
@@ -52,7 +75,7 @@ impl Train {
         (0..datagrams).map(move |index| stride.min(len - index * stride))
     }
 
-    /// Whether a datagram of `len` bytes to the same address can be the next.
+    /// Whether a datagram of `len` bytes with the same heading can be the next.
     ///
     /// One of no bytes never can: nothing would be left of it. Neither can any follow one that is shorter than the rest.
     #[inline]
@@ -68,7 +91,7 @@ pub(crate) struct SendGroup {
     messages: Box<[libc::mmsghdr]>,
     vectors: Box<[libc::iovec]>,
     addresses: Box<[RawAddress]>,
-    controls: Box<[SegmentSize]>,
+    controls: Box<[SendControl]>,
 }
 
 // SAFETY: the pointers inside are not followed between calls, so no other thread's memory is reached through them.
@@ -84,36 +107,38 @@ impl SendGroup {
             // As many as one message may have, so that its limit needs no watching.
             vectors: vec![NO_BYTES; MAX_VECTORS].into_boxed_slice(),
             addresses: vec![RawAddress::EMPTY; count].into_boxed_slice(),
-            controls: vec![SegmentSize::new(0); count].into_boxed_slice(),
+            controls: vec![SendControl::EMPTY; count].into_boxed_slice(),
         }
     }
 
     /// Takes as many datagrams from `datagrams` as there is room for, at most `most` in one message.
     ///
-    /// Each consists of the bytes of both parts, and goes to the address.
+    /// Each consists of the bytes of both parts.
     pub(crate) fn load<'q, 'a>(
         &'q mut self,
-        datagrams: &mut impl Iterator<Item = (SocketAddr, [&'a [u8]; 2])>,
+        datagrams: &mut impl Iterator<Item = (Heading, [&'a [u8]; 2])>,
         most: usize,
     ) -> Loaded<'q, 'a> {
         let Self { trains, messages, vectors, addresses, .. } = self;
         trains.clear();
         let mut train = Train::EMPTY;
         let (mut vector, mut known, mut max_bytes) = (0, 0, 0);
-        let mut receiver = None;
+        let mut last = None;
         // There is room for one more, whether it begins a message or not.
         while vector + 2 <= vectors.len()
             && trains.len() + usize::from(train.datagrams > 0) < messages.len()
         {
-            let Some((to, parts)) = datagrams.next() else { break };
+            let Some((heading, parts)) = datagrams.next() else { break };
             let len = parts[0].len() + parts[1].len();
-            let same = receiver == Some(to);
+            let same = last == Some(heading);
             if !(same && train.datagrams < most && train.takes(len, max_bytes)) {
                 if train.datagrams > 0 {
                     trains.push(train);
                 }
                 if !same {
-                    receiver = Some(to);
+                    let Heading { to, outer } = heading;
+                    last = Some(heading);
+                    train.outer = outer;
                     max_bytes = if to.is_ipv4() { MAX_BYTES_V4 } else { MAX_BYTES_V6 };
                     train.address = known;
                     train.address_len = addresses[known].set(to);
@@ -161,14 +186,14 @@ impl SendGroup {
             header.msg_namelen = train.address_len;
             header.msg_iov = vectors.wrapping_add(train.vector);
             header.msg_iovlen = train.vectors as _;
-            header.msg_control = std::ptr::null_mut();
-            header.msg_controllen = 0;
-            if train.datagrams > 1 {
+            control.set_header(train.address_len == RawAddress::LEN, train.outer);
+            let len = match train.datagrams {
+                1 => control.header_len(),
                 // Fits: several datagrams together are shorter than 65,536 bytes.
-                *control = SegmentSize::new(train.stride as u16);
-                header.msg_control = std::ptr::from_mut(control).cast();
-                header.msg_controllen = SegmentSize::SPACE as _;
-            }
+                _ => control.set_stride(train.stride as u16),
+            };
+            header.msg_control = std::ptr::from_mut(control).cast();
+            header.msg_controllen = len as _;
         }
     }
 }
@@ -238,8 +263,7 @@ impl Loaded<'_, '_> {
         let vectors = self.group.vectors_of_first(train);
         let mut header = self.group.messages[self.waiting.start].msg_hdr;
         header.msg_iovlen = vectors as _;
-        header.msg_control = std::ptr::null_mut();
-        header.msg_controllen = 0;
+        header.msg_controllen = self.group.controls[self.waiting.start].header_len() as _;
         // SAFETY: as above; of the vectors of the message, these are the first.
         let sent = unsafe {
             libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT as _)

@@ -10,7 +10,8 @@ use super::*;
 use crate::drop_reason::DropReason;
 use crate::io::sys::options;
 use crate::io::udp::Buffers;
-use crate::io::{Receiver, SendQueue, SocketOptions, UdpSocket, underlay_reason};
+use crate::io::{Heading, Receiver, SendQueue, SocketOptions, UdpSocket, underlay_reason};
+use crate::segment::OuterHeader;
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -65,6 +66,41 @@ fn datagrams_of_all_sizes_arrive_in_order() {
         assert!(received.drained && received.failure.is_none() && received.truncated == 0);
         let error = outcomes(&sender, [message(largest), (to, [&bytes, &bytes])]).pop().unwrap();
         assert_eq!(underlay_reason(&error.unwrap_err()), DropReason::UnderlayTooBig);
+    }
+}
+
+/// Each datagram has the header that it was sent with, by itself and in trains, which are of one header each.
+#[test]
+fn headers_are_sent_and_seen_by_both_families() {
+    for ip in [V4, V6] {
+        let (sender, _) = open(ip, large());
+        let (receiver, _) = open(ip, SocketOptions { receive_tos: true, ..large() });
+        let to = receiver.local_addr();
+        // Runs of 1 to 9 datagrams with one header, of which those without anything are one.
+        let tos = (0..10_u8).flat_map(|run| std::iter::repeat_n(run.wrapping_mul(29), run.into()));
+        let sent: Vec<(Heading, u8)> = tos
+            .map(|tos| {
+                let outer = OuterHeader { tos, ttl: if tos % 2 == 0 { 0 } else { 7 } };
+                (Heading { to, outer }, tos)
+            })
+            .collect();
+        for (most, gro) in [(1, false), (64, false), (64, true)] {
+            assert!(receiver.set_gro(gro).unwrap());
+            let messages = sent.iter().map(|(to, tos)| (*to, [std::slice::from_ref(tos), &[1; 9]]));
+            let mut count = 0;
+            let refusal = SendQueue::new(most).send(&sender, messages, most > 1, |_, outcome| {
+                assert_eq!(outcome.unwrap(), 10);
+                count += 1;
+            });
+            assert!(refusal.is_none() && count == sent.len());
+            let (mut state, mut batch) = (Receiver::new(64), Batch::new(64));
+            while !receiver.receive(&mut state, &mut batch).drained {}
+            assert_eq!(batch.len(), sent.len());
+            for (index, (_, tos)) in sent.iter().enumerate() {
+                assert_eq!(batch.frame(index)[0], *tos, "in order");
+                assert_eq!(batch.ecn(index), tos & 3, "{most} in one, {gro}");
+            }
+        }
     }
 }
 

@@ -1,8 +1,6 @@
 //! What a worker receives datagrams with.
 
-use std::net::SocketAddr;
-
-use crate::batch::{Batch, MAX_TRAIN};
+use crate::batch::{Arrival, Batch, MAX_TRAIN};
 use crate::io::sys::receive::ReceiveGroup;
 use crate::output::MAX_OUTPUT;
 use crate::wire::vxlan;
@@ -61,9 +59,10 @@ impl Receiver {
                 if gap > 0 {
                     close_gap(batch, gap, message.len);
                 }
+                let arrival = Arrival { source, tos: message.tos };
                 match message.stride {
-                    Some(stride) => commit_joined(batch, message.len, stride, source),
-                    None => batch.commit_datagram(message.len, source),
+                    Some(stride) => commit_joined(batch, message.len, stride, arrival),
+                    None => batch.commit_datagram(message.len, arrival),
                 }
             });
             if !committed {
@@ -79,13 +78,13 @@ impl Receiver {
 }
 
 /// Takes what the kernel has joined, or never cut, into the next free slot.
-fn commit_joined(batch: &mut Batch, len: usize, stride: usize, source: SocketAddr) -> bool {
+fn commit_joined(batch: &mut Batch, len: usize, stride: usize, arrival: Arrival) -> bool {
     let datagram = batch.next_slot(0).and_then(|slot| slot.get(..len)).unwrap_or_default();
     match u16::try_from(stride) {
         Ok(size) if vxlan::holds_super_frame(datagram, size) => {
-            batch.commit_super_frame(len, size, source)
+            batch.commit_super_frame(len, size, arrival)
         }
-        _ => batch.commit_train(len, stride, source),
+        _ => batch.commit_train(len, stride, arrival),
     }
 }
 

@@ -1,12 +1,11 @@
 //! What a worker sends datagrams with.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use super::UdpSocket;
 use crate::batch::MAX_TRAIN;
-use crate::io::sys::send::{Loaded, SendGroup, Train};
+use crate::io::sys::send::{Heading, Loaded, SendGroup, Train};
 
 /// Messages of one send call: enough to make the call itself cheap, few enough to stay in the cache.
 const SEND_GROUP: usize = 64;
@@ -27,7 +26,7 @@ impl SendQueue {
 
     /// Sends datagrams from one socket in order, each consisting of the bytes of both parts.
     ///
-    /// With `gso`, datagrams of one length to one address that follow each other, and one shorter one after them, go
+    /// With `gso`, datagrams of one length and one heading that follow each other, and one shorter one after them, go
     /// as a train, which the kernel cuts (`UDP_SEGMENT`). If a train fails, its datagrams go by themselves.
     ///
     /// Calls `outcome` once for each datagram, in order, with its position and its length or why it was not sent. After
@@ -40,11 +39,11 @@ impl SendQueue {
     pub(crate) fn send<'a>(
         &mut self,
         socket: &UdpSocket,
-        messages: impl IntoIterator<Item = (SocketAddr, [&'a [u8]; 2])>,
+        messages: impl IntoIterator<Item = (impl Into<Heading>, [&'a [u8]; 2])>,
         gso: bool,
         mut outcome: impl FnMut(usize, io::Result<usize>),
     ) -> Option<io::Error> {
-        let mut messages = messages.into_iter();
+        let mut messages = messages.into_iter().map(|(heading, parts)| (heading.into(), parts));
         let mut index = 0;
         let mut report = |result| {
             outcome(index, result);

@@ -10,9 +10,10 @@ use overplane::{Segment, SegmentId, Vni};
 use super::entries::{self, Places};
 use super::mtu;
 use crate::config::reader::{Item, Once, Problems, Section};
+use crate::outer;
 use crate::plan::{self, SegmentPlan, VTEP};
 
-const COMMON: &[&str] = &["kind", "udp_port", "open", "peers", "port"];
+const COMMON: &[&str] = &["kind", "udp_port", "open", "ecn", "dscp", "ttl", "peers", "port"];
 const BRIDGE: &[&str] =
     &["vni", "learning", "ageing", "fdb_limit", "fdb_port_limit", "fdb_evict", "flood", "fdb"];
 const ROUTED: &[&str] = &["route"];
@@ -134,6 +135,17 @@ fn common(section: &Section<'_>, mut segment: Segment, problems: &mut Problems) 
     mtu::read(section, &mut segment, problems);
     if let Some(open) = section.get("open").and_then(|item| item.boolean(problems)) {
         segment.open = open;
+    }
+    if let Some(ecn) = section.get("ecn").and_then(|it| it.text(outer::ECN, outer::ecn, problems)) {
+        segment.outer.ecn = ecn;
+    }
+    if let Some(dscp) =
+        section.get("dscp").and_then(|it| it.word(outer::DSCP, outer::dscp, problems))
+    {
+        segment.outer.dscp = dscp;
+    }
+    if let Some(ttl) = section.get("ttl").and_then(|it| it.word(outer::TTL, outer::ttl, problems)) {
+        segment.outer.ttl = ttl;
     }
     segment
 }
