@@ -6,6 +6,7 @@
 mod effect;
 mod learned;
 mod routes;
+mod vtep_macs;
 mod vteps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +28,7 @@ use crate::segment::{
 };
 use crate::shards::Shards;
 use crate::slots::MAX_SLOTS;
-use crate::tables::{Answers, Bridge, PortEntry, Routed, SegmentEntry, SegmentTable, Tables};
+use crate::tables::{Answers, Bridge, Link, PortEntry, Routed, SegmentEntry, SegmentTable, Tables};
 use crate::wire::MacAddr;
 pub(crate) use effect::Effect;
 
@@ -158,6 +159,8 @@ impl Draft {
                 self.set_group(segment, group, &members)
             }
             Change::RemoveGroup { segment, group } => self.remove_group(segment, group),
+            Change::SetVtepMac { segment, vtep, mac } => self.set_vtep_mac(segment, vtep, mac),
+            Change::RemoveVtepMac { segment, vtep } => self.remove_vtep_mac(segment, vtep),
             Change::Discover { segment, address } => self.discover(segment, address),
         }
     }
@@ -187,10 +190,14 @@ impl Draft {
                 statics: Shards::new(seed),
                 flood: SmallVec::new(),
             }),
-            Kind::Routed => SegmentTable::Routed(Box::new(Routed {
+            Kind::Routed | Kind::RoutedVxlan { .. } => SegmentTable::Routed(Box::new(Routed {
                 rib: Rib::new(),
                 fib: Rib::new().publish(),
                 next_hops: NextHops::new(seed),
+                link: match segment.kind {
+                    Kind::RoutedVxlan { mac, .. } => Some(Link::new(mac.into())),
+                    _ => None,
+                },
             })),
         };
         let ipv6 = self.tables.local.is_ipv6();
@@ -199,6 +206,7 @@ impl Draft {
             .unwrap_or_else(|| mtu::segment_mtu(segment.kind, ipv6, mtu::DEFAULT_UNDERLAY_MTU));
         let entry = SegmentEntry {
             id,
+            kind: segment.kind,
             mtu,
             answers: Answers {
                 v4: segment.addresses.iter().find_map(v4),
@@ -248,8 +256,7 @@ impl Draft {
         offload: bool,
         options: PortOptions,
     ) -> Result<(), Error> {
-        self.entry(segment)?;
-        check_options(segment, &options)?;
+        check_options(self.entry(segment)?, &options)?;
         let counters = Arc::new(PerWorker::new(self.tables.workers));
         let handle = self.tables.ports.insert_with(|handle| {
             Arc::new(PortEntry {
@@ -272,9 +279,10 @@ impl Draft {
     }
 
     fn set_port(&mut self, port: PortId, options: PortOptions) -> Result<(), Error> {
-        let entry = self.tables.ports.get_mut(port.0).ok_or_else(|| Error::not_found(port))?;
-        check_options(entry.segment, &options)?;
-        let entry = Arc::make_mut(entry);
+        let missing = || Error::not_found(port);
+        let segment = self.tables.port(port).ok_or_else(missing)?.segment;
+        check_options(self.entry(segment)?, &options)?;
+        let entry = Arc::make_mut(self.tables.ports.get_mut(port.0).ok_or_else(missing)?);
         entry.traits = options.traits();
         entry.options = options;
         Ok(())
@@ -305,13 +313,7 @@ impl Draft {
         mac: MacAddr,
         destination: Destination,
     ) -> Result<(), Error> {
-        if mac.is_multicast() || mac.is_zero() {
-            return Err(Error::invalid(
-                "MAC address of an FDB entry",
-                mac.to_string(),
-                "an individual address",
-            ));
-        }
+        individual("MAC address of an FDB entry", mac)?;
         self.bridge(segment)?;
         let location = self.location(segment, destination)?;
         let bridge = self.bridge(segment)?;
@@ -358,15 +360,22 @@ impl Draft {
     }
 }
 
+fn individual(what: &'static str, mac: MacAddr) -> Result<(), Error> {
+    match mac.is_individual() {
+        true => Ok(()),
+        false => Err(Error::invalid(what, mac.to_string(), "an individual address")),
+    }
+}
+
 fn not_found(id: SegmentId) -> Error {
     Error::not_found(format_args!("segment {id}"))
 }
 
 /// Only a bridge has a use for the options of a port.
-fn check_options(segment: SegmentId, options: &PortOptions) -> Result<(), Error> {
-    if segment.vni.is_none() && !options.is_default() {
+fn check_options(segment: &SegmentEntry, options: &PortOptions) -> Result<(), Error> {
+    if !segment.kind.is_ethernet() && !options.is_default() {
         return Err(Error::conflict(
-            format_args!("port options in segment {segment}"),
+            format_args!("port options in segment {}", segment.id),
             "the segment is routed, and they are for bridges",
         ));
     }

@@ -13,7 +13,8 @@ use crate::wire::{VnetHeader, ecn, vnet};
 
 /// Bytes kept free in front of every received frame, for headers that are written in place.
 ///
-/// The largest use is a VXLAN header (8), or an ICMPv6 error in front of the packet it quotes (48).
+/// The largest use is a VXLAN header (8) with an Ethernet header (14), or an ICMPv6 error in front of the packet it quotes
+/// (48).
 pub const HEADROOM: usize = 128;
 
 /// Largest frame or datagram a slot can hold, in bytes.
@@ -331,6 +332,12 @@ impl Batch {
         let span = &mut self.frames[index].span;
         let bytes = (bytes as u32).min(span.len);
         *span = Span { start: span.start + bytes, len: span.len - bytes };
+    }
+
+    /// Makes `header` the first bytes of frame `index`, which grows into its headroom by them.
+    #[inline]
+    pub(crate) fn grow(&mut self, index: usize, header: &[u8]) {
+        self.frames[index].span = self.prepend(index, header, usize::MAX);
     }
 
     /// Writes `header` directly in front of frame `index`, into its headroom, and returns the run of the header

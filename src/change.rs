@@ -34,7 +34,7 @@ pub enum Flush {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// Adds a segment. Its name, [`Segment::id`], must be new; a routed segment shares its UDP port with none.
+    /// Adds a segment. Its name, [`Segment::id`], must be new; one of bare IP in UDP shares its UDP port with none.
     AddSegment(Segment),
     /// Removes a segment with its ports, entries and routes.
     RemoveSegment(SegmentId),
@@ -147,6 +147,23 @@ pub enum Change {
         segment: SegmentId,
         /// The group.
         group: GroupId,
+    },
+    /// Gives the MAC address of a VTEP of a routed segment in VXLAN, or another one: the destination of the frames to it. What
+    /// is the permanent neighbour and the FDB entry of the kernel's VXLAN device in one.
+    SetVtepMac {
+        /// The segment.
+        segment: SegmentId,
+        /// Underlay address and UDP port.
+        vtep: SocketAddr,
+        /// Individual MAC address, not this node's.
+        mac: MacAddr,
+    },
+    /// Takes [`Change::SetVtepMac`] back; packets for that VTEP are dropped then.
+    RemoveVtepMac {
+        /// The segment.
+        segment: SegmentId,
+        /// Underlay address and UDP port.
+        vtep: SocketAddr,
     },
     /// Takes a VTEP that an open segment heard from into account, so that MAC addresses can be learned behind it.
     /// Its UDP port is the segment's own; without room left, nothing happens.

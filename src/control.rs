@@ -12,7 +12,7 @@ use crate::change::{Change, Flush};
 use crate::event::Event;
 use crate::fdb::seconds;
 use crate::fib::Prefix;
-use crate::io::{Device, PortQueue, SocketOptions, UdpSocket, run_in};
+use crate::io::{Device, DeviceKind, PortQueue, SocketOptions, UdpSocket, run_in};
 use crate::listing::{FdbEntry, GroupInfo, PortInfo, Route, SegmentInfo};
 use crate::next_hop::{GroupId, Member, NextHop};
 use crate::offload::{OffloadInfo, Offloads};
@@ -108,8 +108,9 @@ impl Control {
         device: Device,
         options: PortOptions,
     ) -> Result<PortId, Error> {
-        let wanted =
-            if segment.vni.is_some() { crate::DeviceKind::Tap } else { crate::DeviceKind::Tun };
+        let kind = self.shared.tables.current().segment(segment).map(|entry| entry.kind);
+        let kind = kind.ok_or_else(|| Error::not_found(format_args!("segment {segment}")))?;
+        let wanted = if kind.is_ethernet() { DeviceKind::Tap } else { DeviceKind::Tun };
         if device.kind() != wanted {
             return Err(Error::conflict(
                 format_args!("device {:?} in segment {segment}", device.name()),
@@ -248,6 +249,27 @@ impl Control {
     /// Those of [`Control::apply`].
     pub fn remove_group(&self, segment: SegmentId, group: GroupId) -> Result<(), Error> {
         self.one(Change::RemoveGroup { segment, group })
+    }
+
+    /// Gives the MAC address of a VTEP of a routed segment in VXLAN; see [`Change::SetVtepMac`].
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn set_vtep_mac(
+        &self,
+        segment: SegmentId,
+        vtep: SocketAddr,
+        mac: MacAddr,
+    ) -> Result<(), Error> {
+        self.one(Change::SetVtepMac { segment, vtep, mac })
+    }
+
+    /// Takes [`Control::set_vtep_mac`] back.
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn remove_vtep_mac(&self, segment: SegmentId, vtep: SocketAddr) -> Result<(), Error> {
+        self.one(Change::RemoveVtepMac { segment, vtep })
     }
 
     /// Carries out all changes or none, as one step for the workers.
@@ -463,6 +485,14 @@ impl Control {
     /// [`Error::NotFound`].
     pub fn groups(&self, segment: SegmentId) -> Result<Vec<GroupInfo>, Error> {
         self.shared.tables.current().groups(segment)
+    }
+
+    /// The MAC addresses given for VTEPs of a segment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn vtep_macs(&self, segment: SegmentId) -> Result<Vec<(SocketAddr, MacAddr)>, Error> {
+        self.shared.tables.current().vtep_macs(segment)
     }
 
     /// The UDP ports that segments receive on, sorted.

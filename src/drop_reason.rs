@@ -97,12 +97,18 @@ drop_reasons! {
     CeOnNotEct, Decision, "ce_on_not_ect",
         "The underlay marked congestion (CE) on the outer header, and the packet inside cannot carry the mark (RFC 6040 section 4.2).",
         "Nothing if rare: it tells a sender without ECN of congestion. If all are, the underlay uses the ECN bits for something else: set ecn to off.";
+    OtherMac, Decision, "other_mac",
+        "A frame from the underlay for a routed segment is for another MAC address than that of this node's VTEP.",
+        "Give the peer this node's VTEP MAC address: it has an old one, or takes the segment for a bridge.";
+    NoVtepMac, Decision, "no_vtep_mac",
+        "A route leads to a VTEP of which no MAC address is given.",
+        "Set the VTEP's MAC address before the routes that lead to it.";
     NoDestination, Decision, "no_destination",
         "There is nobody to flood to, or a routed segment got a packet for a group or a link-local address.",
         "Add VTEPs to the flood list, or static entries; in routed segments nothing: such packets end on their link.";
     NotIp, Decision, "not_ip",
         "A routed segment got something that is neither IPv4 nor IPv6.",
-        "Check that the device is a TUN and that the peer uses the udp backend.";
+        "Check that the device is a TUN and that the peer's backend is of the segment's kind.";
     BadIpHeader, Decision, "bad_ip_header",
         "The IP header contradicts itself or the packet's length, or its checksum is wrong.",
         "Find the sender: no working stack produces these.";

@@ -11,6 +11,7 @@ mod news;
 mod outcome;
 mod report;
 mod routed;
+mod routed_vxlan;
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use crate::counters::WorkerCounters;
 use crate::fdb::{Place, seconds};
 use crate::fib::Prefix;
 use crate::next_hop::{Group, GroupId, Hop, NextHop, Share};
-use crate::segment::{Destination, Location, PortId, PortOptions, SegmentId};
+use crate::segment::{Destination, Kind, Location, PortId, PortOptions, SegmentId};
 use crate::source_key::SourceKey;
 use crate::stats::{PortStats, SegmentStats, Stats, VtepStats};
 use crate::tables::{SegmentEntry, SegmentTable, Tables};
@@ -71,6 +71,8 @@ pub struct MemberInfo {
 pub struct SegmentInfo {
     /// Its name.
     pub id: SegmentId,
+    /// How it forwards.
+    pub kind: Kind,
     /// Largest IP packet inside, in bytes.
     pub mtu: u32,
     /// Whether datagrams from any address are accepted.
@@ -121,6 +123,7 @@ impl Tables {
         };
         SegmentInfo {
             id: entry.id,
+            kind: entry.kind,
             mtu: entry.mtu,
             open: entry.open,
             ports: entry.ports.to_vec(),
@@ -208,6 +211,23 @@ impl Tables {
             routed.next_hops.groups().map(|group| self.group_info(group)).collect();
         groups.sort_by_key(|group| group.id);
         Ok(groups)
+    }
+
+    /// The MAC addresses given for VTEPs of a routed segment in VXLAN, sorted by VTEP; none for other segments.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such segment.
+    pub fn vtep_macs(&self, segment: SegmentId) -> Result<Vec<(SocketAddr, MacAddr)>, Error> {
+        let link = match &self.listed(segment)?.table {
+            SegmentTable::Routed(routed) => routed.link.as_ref(),
+            SegmentTable::Bridge(_) => None,
+        };
+        let given = link.iter().flat_map(|link| link.macs.iter().flatten());
+        let mut macs: Vec<(SocketAddr, MacAddr)> = given
+            .filter_map(|(vtep, mac)| Some((self.vtep_address(*vtep)?, (*mac).into())))
+            .collect();
+        macs.sort();
+        Ok(macs)
     }
 
     fn group_info(&self, group: &Group) -> GroupInfo {

@@ -43,7 +43,9 @@ pub const DEFAULT_UNDERLAY_MTU: u32 = 1500;
 #[must_use]
 pub fn overhead(kind: Kind, ipv6_underlay: bool) -> u32 {
     let inner = match kind {
-        Kind::Bridge(_) => vxlan::HEADER_LEN as u32 + eth::HEADER_LEN as u32,
+        Kind::Bridge(_) | Kind::RoutedVxlan { .. } => {
+            vxlan::HEADER_LEN as u32 + eth::HEADER_LEN as u32
+        }
         Kind::Routed => 0,
     };
     (if ipv6_underlay { IPV6 } else { IPV4 }) + UDP + inner
@@ -98,6 +100,10 @@ mod tests {
         assert_eq!(overhead(Kind::Routed, false), 28);
         assert_eq!(overhead(Kind::Routed, true), 48);
         assert_eq!(segment_mtu(bridge, false, 1500), 1450);
+        let mac = crate::MacAddr([2, 0, 0, 0, 0, 1]);
+        let routed_vxlan = Kind::RoutedVxlan { vni: Vni::new(1).unwrap(), mac };
+        assert_eq!([false, true].map(|v6| overhead(routed_vxlan, v6)), [50, 70]);
+        assert_eq!(gso_max_size(routed_vxlan, false, 1450), gso_max_size(bridge, false, 1450));
         assert_eq!(segment_mtu(bridge, true, 60), 0);
     }
     /// The most segments that TCP puts into one super-frame.

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::fdb::{self, DEFAULT_AGEING, DEFAULT_LIMIT, Limits};
-use crate::wire::{Vni, vxlan};
+use crate::wire::{MacAddr, Vni, vxlan};
 pub use mtu::MtuOptions;
 pub(crate) use outer::OuterRule;
 pub use outer::{Dscp, Ecn, OuterHeader, OuterOptions, Ttl};
@@ -22,12 +22,12 @@ pub const FLANNEL_UDP_PORT: u16 = 8285;
 /// Longest flood list of a bridge segment, in VTEPs.
 pub const MAX_FLOOD: usize = 1024;
 
-/// Names a segment by what tells it apart on the wire: the UDP port, and the VNI of a bridge segment.
+/// Names a segment by what tells it apart on the wire: the UDP port, and the VNI of one in VXLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SegmentId {
     /// UDP port on which datagrams of the segment arrive, in host order.
     pub udp_port: u16,
-    /// VXLAN network identifier; `None` for a routed segment.
+    /// VXLAN network identifier; `None` for a routed segment of bare IP in UDP.
     pub vni: Option<Vni>,
 }
 
@@ -133,17 +133,34 @@ pub enum Kind {
     Bridge(Vni),
     /// IP packets in UDP with no header between, forwarded by prefix.
     Routed,
+    /// IP packets forwarded by prefix, each in an Ethernet frame from one VTEP to another, in VXLAN: what flannel's vxlan
+    /// backend and Calico make of the kernel's VXLAN device.
+    RoutedVxlan {
+        /// VXLAN network identifier.
+        vni: Vni,
+        /// MAC address of this node's VTEP: the source of the frames it sends, and the destination of those it takes.
+        mac: MacAddr,
+    },
+}
+
+impl Kind {
+    /// Whether the ports of such a segment give and take Ethernet frames; otherwise IP packets.
+    #[must_use]
+    pub fn is_ethernet(self) -> bool {
+        matches!(self, Self::Bridge(_))
+    }
 }
 
 /// A segment as the control plane wants it: one forwarding domain.
 ///
-/// Make one with [`Segment::bridge`] or [`Segment::routed`] and change the fields that should differ.
+/// Make one with [`Segment::bridge`], [`Segment::routed`] or [`Segment::routed_vxlan`] and change the fields that should
+/// differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Segment {
-    /// Bridge or routed.
+    /// Bridge or routed, and in what.
     pub kind: Kind,
-    /// UDP port to receive on, in host order. Bridge segments can share one; a routed segment has its own.
+    /// UDP port to receive on, in host order. Segments in VXLAN can share one; one of bare IP in UDP has its own.
     pub udp_port: u16,
     /// Largest IP packet inside, in bytes without the Ethernet header (68 to 65,535).
     ///
@@ -207,11 +224,21 @@ impl Segment {
         Self::new(Kind::Routed, udp_port)
     }
 
+    /// A routed segment in VXLAN on the IANA port, 4789, which is Calico's; flannel's is
+    /// [`wire::vxlan::PORT_LINUX`](crate::wire::vxlan::PORT_LINUX).
+    ///
+    /// `mac` is the MAC address of this node's VTEP. Those of the others are given with
+    /// [`Change::SetVtepMac`](crate::Change::SetVtepMac); nothing is learned or resolved.
+    #[must_use]
+    pub fn routed_vxlan(vni: Vni, mac: MacAddr) -> Self {
+        Self::new(Kind::RoutedVxlan { vni, mac }, vxlan::PORT)
+    }
+
     /// The name under which the dataplane will know this segment.
     #[must_use]
     pub fn id(&self) -> SegmentId {
         let vni = match self.kind {
-            Kind::Bridge(vni) => Some(vni),
+            Kind::Bridge(vni) | Kind::RoutedVxlan { vni, .. } => Some(vni),
             Kind::Routed => None,
         };
         SegmentId { udp_port: self.udp_port, vni }
@@ -231,6 +258,15 @@ impl Segment {
         let wrong = |what, value: String, allowed| Err(crate::Error::invalid(what, value, allowed));
         if self.udp_port == 0 {
             return wrong("UDP port of a segment", "0".into(), "1 to 65535");
+        }
+        if let Kind::RoutedVxlan { mac, .. } = self.kind
+            && !mac.is_individual()
+        {
+            return wrong(
+                "MAC address of this node's VTEP",
+                mac.to_string(),
+                "an individual address",
+            );
         }
         if let Some(mtu) = self.mtu
             && !(68..=65_535).contains(&mtu)

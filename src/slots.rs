@@ -16,6 +16,12 @@ pub(crate) const MAX_SLOTS: usize = 1 << INDEX_BITS;
 /// No slot.
 const NONE: u32 = u32::MAX;
 
+/// The index that a handle has for as long as it names something.
+#[inline]
+pub(crate) fn index(handle: u32) -> usize {
+    (handle & INDEX_MASK) as usize
+}
+
 #[derive(Clone, Debug)]
 struct Slot<T> {
     generation: u32,

@@ -283,11 +283,9 @@ impl fmt::Display for Stats {
         }
         for segment in &self.segments {
             write!(f, "segment {}: {}", segment.id, segment.traffic)?;
-            match segment.id.vni {
-                Some(_) => {
-                    writeln!(f, "; {} of {} MACs learned", segment.learned, segment.fdb_limit)?
-                }
-                None => writeln!(f)?,
+            match segment.fdb_limit {
+                0 => writeln!(f)?,
+                limit => writeln!(f, "; {} of {limit} MACs learned", segment.learned)?,
             }
             // With one segment the sum below says the same.
             let drops = segment.drops.iter().filter(|_| self.segments.len() > 1);

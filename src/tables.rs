@@ -18,11 +18,12 @@ use crate::fdb::{self, Domain, Fdb, Place, View};
 use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
 use crate::next_hop::NextHops;
+use crate::pages::Pages;
 use crate::segment::{
-    Destination, Location, OuterRule, PortId, PortOptions, SegmentId, Traits, VtepId,
+    Destination, Kind, Location, OuterRule, PortId, PortOptions, SegmentId, Traits, VtepId,
 };
 use crate::shards::Shards;
-use crate::slots::Slots;
+use crate::slots::{self, Slots};
 use crate::source_key::SourceKey;
 use crate::wire::eth::MacNumber;
 use crate::wire::vxlan::ReservedBits;
@@ -109,6 +110,8 @@ pub(crate) struct Routed {
     /// The same routes, to look up in.
     pub(crate) fib: Fib,
     pub(crate) next_hops: NextHops,
+    /// Of a segment in VXLAN.
+    pub(crate) link: Option<Link>,
 }
 
 /// What a segment's ICMP errors are made with.
@@ -121,12 +124,36 @@ pub(crate) struct Answers {
     pub(crate) too_big: bool,
 }
 
+/// The Ethernet between the VTEPs of a routed segment in VXLAN.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    /// MAC address of this node's VTEP.
+    pub(crate) mac: MacNumber,
+    /// Those of the others, by [`slots::index`].
+    pub(crate) macs: Pages<Option<(VtepId, MacNumber)>>,
+}
+
+impl Link {
+    pub(crate) fn new(mac: MacNumber) -> Self {
+        Self { mac, macs: Pages::new() }
+    }
+
+    /// The MAC address of a VTEP.
+    #[inline]
+    pub(crate) fn mac_of(&self, vtep: VtepId) -> Option<MacNumber> {
+        match self.macs.get(slots::index(vtep.0)) {
+            Some(Some((known, mac))) if *known == vtep => Some(*mac),
+            _ => None,
+        }
+    }
+}
+
 /// What names a VTEP or a port in a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mentions {
     /// Whether it is a VTEP that is named as a peer.
     pub(crate) peer: bool,
-    /// Flood list, static entries, next hops of routes and members of groups that name it.
+    /// Flood list, static entries, next hops of routes, members of groups and VTEP MAC addresses that name it.
     pub(crate) others: u32,
 }
 
@@ -154,6 +181,7 @@ pub(crate) enum SegmentTable {
 #[derive(Clone, Debug)]
 pub(crate) struct SegmentEntry {
     pub(crate) id: SegmentId,
+    pub(crate) kind: Kind,
     /// Largest IP packet inside, in bytes.
     pub(crate) mtu: u32,
     pub(crate) answers: Answers,

@@ -55,8 +55,8 @@ fn run(arguments: &str) -> (Option<i32>, String, String) {
 #[test]
 fn check_says_what_a_file_holds() {
     let (code, out, err) = run("check examples/forwarder/forwarder.toml");
-    let summary = "examples/forwarder/forwarder.toml: 3 segments, 4 ports, 3 flood list entries, 1 peer, \
-                   2 FDB entries, 5 routes\n";
+    let summary = "examples/forwarder/forwarder.toml: 4 segments, 5 ports, 3 flood list entries, 1 peer, \
+                   2 FDB entries, 6 routes\n";
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), summary, ""));
 }
 
@@ -90,7 +90,7 @@ fn wrong_arguments_exit_with_2_and_help_with_0() {
     let (code, _, err) = run("vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.1 --dev ovl0");
     let message = "error: --remote 10.9.0.1: 10.9.0.1:4789 is this node itself\n";
     assert_eq!((code, err.as_str()), (Some(2), message));
-    for verb in ["", "vxlan ", "udp ", "run ", "check ", "demo "] {
+    for verb in ["", "vxlan ", "udp ", "flannel ", "run ", "check ", "demo "] {
         let (code, out, _) = run(&format!("{verb}--help"));
         assert_eq!(code, Some(0), "{verb}");
         assert!(out.contains("Usage: forwarder"), "{out}");

@@ -210,7 +210,16 @@ fn learn_behind_the_peer(tables: &Tables, forwarder: &mut Forwarder, output: &mu
 
 /// Port to VTEP by the longest of 1,000 prefixes, TTL decremented.
 fn route(criterion: &mut Criterion) {
-    let (mut tables, segment, port) = node(Segment::routed(8285));
+    routes(criterion, "route", Segment::routed(8285), false);
+}
+
+/// The same in Ethernet frames from VTEP to VTEP, in VXLAN.
+fn route_vxlan(criterion: &mut Criterion) {
+    routes(criterion, "route_vxlan", Segment::routed_vxlan(vni(), HERE), true);
+}
+
+fn routes(criterion: &mut Criterion, name: &str, segment: Segment, framed: bool) {
+    let (mut tables, segment, port) = node(segment);
     let prefix = |n: u32| Ipv4Addr::from_bits(0x0a00_0000 | n << 8);
     let route = |n| Change::InsertRoute {
         segment,
@@ -218,9 +227,11 @@ fn route(criterion: &mut Criterion) {
         next_hop: vtep(2 + (n % 8) as u8).into(),
     };
     tables.apply(NOW, (0..PREFIXES).map(route)).unwrap();
+    let mac_of = |n: u8| Change::SetVtepMac { segment, vtep: vtep(n), mac: mac(n.into()) };
+    tables.apply(NOW, (2..10).filter(|_| framed).map(mac_of)).unwrap();
     let mut forwarder = Forwarder::new(0);
     let mut output = Output::new();
-    sizes(criterion, "route", |group, id, size, batch| {
+    sizes(criterion, name, |group, id, size, batch| {
         let packet = frame(size + ETHERNET)[ETHERNET..].to_vec();
         let headers: Vec<[u8; 20]> = (0..PREFIXES)
             .map(|n| {
@@ -277,6 +288,6 @@ use super_frames::{checksums, coalesce, split};
 criterion_group! {
     name = benches;
     config = quick();
-    targets = refill, encap, decap, route, flood, scale_route, scale_bridge, checksums, split, coalesce
+    targets = refill, encap, decap, route, route_vxlan, flood, scale_route, scale_bridge, checksums, split, coalesce
 }
 criterion_main!(benches);

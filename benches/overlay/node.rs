@@ -88,7 +88,7 @@ fn run_overplane(place: &Place, config: Config, segment: Segment) -> Result<()> 
             control.attach(id, Device::tap_in(host, &name)?)?;
             control.add_flood(id, place.vtep())?;
         }
-        Kind::Routed => {
+        Kind::Routed | Kind::RoutedVxlan { .. } => {
             control.attach(id, Device::tun_in(host, &name)?)?;
             let peer = Prefix::new(place.system.address(1 - place.number).into(), 32);
             control.insert_route(id, peer.ok_or("a prefix of 32 bits")?, place.vtep())?;

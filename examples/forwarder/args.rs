@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use overplane::limits::{FLANNEL_UDP_PORT, MAX_WORKERS};
 use overplane::wire::vxlan;
-use overplane::{Config, Dscp, Ecn, Offloads, PortOptions, Prefix, Segment, Ttl, Vni};
+use overplane::{Config, Dscp, Ecn, MacAddr, Offloads, PortOptions, Prefix, Segment, Ttl, Vni};
 use overplane_lab::Cidr;
 use tracing::level_filters::LevelFilter;
 
@@ -71,6 +71,12 @@ pub enum Command {
     /// Makes the TUN device, sets its addresses and MTU, brings it up and forwards in the foreground until SIGINT or
     /// SIGTERM, when the device goes, unless it was there before, and the counters are printed. Packets go by longest matching route.
     Udp(Udp),
+    /// Join an overlay that flannel's vxlan backend or Calico makes, with a TUN device.
+    ///
+    /// Makes the TUN device, sets its addresses and MTU, brings it up and forwards in the foreground until SIGINT or
+    /// SIGTERM, when the device goes, unless it was there before, and the counters are printed. Packets go by longest matching
+    /// route, in Ethernet frames between MAC addresses that are given.
+    Flannel(Flannel),
     /// Run what a configuration file describes, in the foreground until SIGINT or SIGTERM.
     Run {
         /// The configuration file, in TOML.
@@ -88,7 +94,7 @@ pub enum Command {
     Demo,
 }
 
-/// What both overlays are told of this node.
+/// What all overlays are told of this node.
 #[derive(Debug, Args)]
 struct Node {
     /// Underlay address of this node, on one of its interfaces.
@@ -156,8 +162,30 @@ pub struct Udp {
     port: u16,
 }
 
+#[derive(Debug, Args)]
+pub struct Flannel {
+    /// VXLAN network identifier, 0 to 16777215 (Calico: 4096).
+    #[arg(long, default_value = "1")]
+    vni: Vni,
+    /// MAC address of this node's VTEP, which the others send to.
+    #[arg(long, value_name = "MAC", value_parser = mac)]
+    mac: MacAddr,
+    #[command(flatten)]
+    node: Node,
+    /// Address of this node in the overlay, with the prefix length of the whole overlay; can be repeated.
+    #[arg(long, value_name = "ADDRESS/LENGTH", required = true)]
+    address: Vec<Cidr>,
+    /// Destinations behind another node, its underlay address, with a UDP port if it differs, and its VTEP's MAC address; can
+    /// be repeated.
+    #[arg(long, value_name = "PREFIX=ADDRESS[:PORT],MAC", required = true, value_parser = lease)]
+    lease: Vec<(Prefix, String, MacAddr)>,
+    /// UDP port of the segment (Calico: 4789).
+    #[arg(long, default_value_t = vxlan::PORT_LINUX, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+}
+
 impl Node {
-    /// What both overlays have in common.
+    /// What all overlays have in common.
     fn plan(
         self,
         mut segment: Segment,
@@ -220,6 +248,25 @@ impl Udp {
     }
 }
 
+impl Flannel {
+    pub fn plan(self) -> Result<Plan, Failure> {
+        let mut segment = Segment::routed_vxlan(self.vni, self.mac);
+        segment.udp_port = self.port;
+        self.node.plan(segment, self.address, |planned, local| {
+            for (prefix, next_hop, mac) in &self.lease {
+                let whole = format!("{prefix}={next_hop},{mac}");
+                let vtep = vtep("--lease", &whole, next_hop, self.port, local)?;
+                if planned.routes.iter().any(|(known, _)| known == prefix) {
+                    return Err(Failure::Usage(format!("--lease: {prefix} is given twice")));
+                }
+                planned.routes.push((*prefix, Via::One(Target::Vtep(vtep))));
+                planned.vtep_macs.push((vtep, *mac));
+            }
+            Ok(())
+        })
+    }
+}
+
 /// Reads the VTEP in an argument, whose default port is another argument.
 fn vtep(
     argument: &str,
@@ -264,6 +311,19 @@ fn route(text: &str) -> Result<(Prefix, String), String> {
     Ok((prefix.parse().map_err(|e: overplane::ParsePrefixError| e.to_string())?, next_hop.into()))
 }
 
+fn mac(text: &str) -> Result<MacAddr, String> {
+    plan::mac(text).ok_or_else(|| format!("allowed: {}", plan::MAC))
+}
+
+fn lease(text: &str) -> Result<(Prefix, String, MacAddr), String> {
+    let (prefix, (next_hop, address)) = text
+        .split_once('=')
+        .and_then(|(prefix, rest)| Some((prefix, rest.split_once(',')?)))
+        .ok_or("allowed: PREFIX=ADDRESS,MAC or PREFIX=ADDRESS:PORT,MAC")?;
+    let prefix = prefix.parse().map_err(|e: overplane::ParsePrefixError| e.to_string())?;
+    Ok((prefix, next_hop.into(), mac(address)?))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -280,6 +340,7 @@ mod tests {
         match Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command) {
             Ok(Command::Vxlan(vxlan)) => vxlan.plan(),
             Ok(Command::Udp(udp)) => udp.plan(),
+            Ok(Command::Flannel(flannel)) => flannel.plan(),
             Ok(_) => Err(Failure::run("no plan")),
             Err(e) => Err(Failure::Usage(e.to_string())),
         }
@@ -315,6 +376,19 @@ mod tests {
         assert_eq!(segment.segment.id().to_string(), "IP in UDP on port 8285");
         let next_hop = Via::One(Target::Vtep("10.9.0.2:8285".parse().unwrap()));
         assert_eq!(segment.routes, [("10.7.2.0/24".parse().unwrap(), next_hop)]);
+    }
+
+    #[test]
+    fn flannel_arguments_make_a_routed_segment_in_vxlan() {
+        let line = "forwarder flannel --local 10.9.0.1 --dev flannel0 --mac 0e:2a:00:00:00:01 \
+                    --address 10.244.0.0/16 --lease 10.244.1.0/24=10.9.0.2,0e:2a:00:00:00:02";
+        let plan = plan(line).unwrap();
+        let segment = &plan.segments[0];
+        assert_eq!(segment.segment.id().to_string(), "VXLAN 1 on UDP port 8472");
+        let vtep = "10.9.0.2:8472".parse().unwrap();
+        let route = ("10.244.1.0/24".parse().unwrap(), Via::One(Target::Vtep(vtep)));
+        assert_eq!(segment.routes, [route]);
+        assert_eq!(segment.vtep_macs, [(vtep, MacAddr([0x0e, 0x2a, 0, 0, 0, 2]))]);
     }
 
     #[test]
@@ -361,6 +435,14 @@ mod tests {
             (
                 format!("{udp} --route 10.7.2.0/24=10.9.0.2 --route 10.7.2.0/24=10.9.0.3"),
                 "given twice",
+            ),
+            (
+                "forwarder flannel --local 10.9.0.1 --dev a --mac 01:00:00:00:00:01".into(),
+                "allowed: an individual MAC address",
+            ),
+            (
+                "forwarder flannel --lease 10.7.2.0/24=10.9.0.2".into(),
+                "allowed: PREFIX=ADDRESS,MAC",
             ),
             (
                 "forwarder udp --local 0.0.0.0 --dev a".into(),

@@ -59,6 +59,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Vxlan(vxlan) => foreground::run(rehearsed(vxlan.plan()?)?, stats),
         Command::Udp(udp) => foreground::run(rehearsed(udp.plan()?)?, stats),
+        Command::Flannel(flannel) => foreground::run(rehearsed(flannel.plan()?)?, stats),
         Command::Run { file } => foreground::run(config::load(&file)?, stats),
         Command::Check { file } => {
             println!("{}: {}", file.display(), config::load(&file)?.summary());

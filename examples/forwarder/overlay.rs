@@ -86,9 +86,9 @@ fn add_segment(
     let id = control.add_segment(planned.segment.clone())?;
     let mut ports = Vec::new();
     for port in &planned.ports {
-        let device = match id.vni {
-            Some(_) => Device::tap(&port.device)?,
-            None => Device::tun(&port.device)?,
+        let device = match planned.segment.kind.is_ethernet() {
+            true => Device::tap(&port.device)?,
+            false => Device::tun(&port.device)?,
         };
         links::configure(host, port, planned.segment.kind, ipv6_underlay, mtu)?;
         ports.push(control.attach_with(id, device, port.options.clone())?);
@@ -135,7 +135,9 @@ fn changes(segment: SegmentId, planned: &SegmentPlan, ports: &[PortId]) -> Vec<C
         };
         members.into_iter().chain([Change::InsertRoute { segment, prefix: *prefix, next_hop }])
     });
-    flood.chain(peers).chain(fdb).chain(routes).collect()
+    let vtep_macs =
+        planned.vtep_macs.iter().map(|&(vtep, mac)| Change::SetVtepMac { segment, vtep, mac });
+    flood.chain(peers).chain(fdb).chain(vtep_macs).chain(routes).collect()
 }
 
 /// Whether packets of the route leave for another node.

@@ -26,6 +26,8 @@ pub struct SegmentPlan {
     pub peers: Vec<SocketAddr>,
     pub fdb: Vec<(MacAddr, Target)>,
     pub routes: Vec<(Prefix, Via)>,
+    /// Of a routed segment in VXLAN.
+    pub vtep_macs: Vec<(SocketAddr, MacAddr)>,
 }
 
 /// A device to be made and attached.
@@ -64,6 +66,7 @@ impl SegmentPlan {
             peers: Vec::new(),
             fdb: Vec::new(),
             routes: Vec::new(),
+            vtep_macs: Vec::new(),
         }
     }
 
@@ -103,6 +106,14 @@ pub fn vtep(text: &str, udp_port: u16) -> Option<SocketAddr> {
         Err(_) => text.parse().ok()?,
     };
     (is_unicast(vtep.ip()) && vtep.port() != 0).then_some(vtep)
+}
+
+/// The allowed MAC addresses, for messages.
+pub const MAC: &str = "an individual MAC address as in 02:00:00:00:00:01";
+
+/// Reads a MAC address of one station.
+pub fn mac(text: &str) -> Option<MacAddr> {
+    text.parse().ok().filter(|mac: &MacAddr| mac.is_individual())
 }
 
 /// What stands against sending from `local` and `udp_port` to `vtep`.

@@ -9,7 +9,7 @@ use overplane::{
 };
 
 use crate::cursor::Cursor;
-use crate::world::{ROUTED_PORT, World, address, bridge, vtep};
+use crate::world::{ROUTED_PORT, World, address, bridge, routed_vxlan, vtep};
 
 pub fn run(bytes: &[u8]) {
     let mut input = Cursor(bytes);
@@ -49,7 +49,7 @@ fn change(world: &mut World, input: &mut Cursor<'_>) {
 
 fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
     let segment = any_segment(input);
-    match input.u8() % 18 {
+    match input.u8() % 20 {
         0 => Change::AddSegment(new_segment(segment, input)),
         1 => Change::RemoveSegment(segment),
         2 => {
@@ -86,6 +86,8 @@ fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
             Some(port) => Change::SetPort { port, options: any_options(input) },
             None => Change::RemoveSegment(segment),
         },
+        17 => Change::SetVtepMac { segment, vtep: any_vtep(input), mac: any_mac(input) },
+        18 => Change::RemoveVtepMac { segment, vtep: any_vtep(input) },
         _ => Change::Discover { segment, address: address(input.u8() % 6) },
     }
 }
@@ -103,7 +105,8 @@ fn any_options(input: &mut Cursor<'_>) -> PortOptions {
 }
 
 fn any_segment(input: &mut Cursor<'_>) -> SegmentId {
-    match input.u8() % 5 {
+    match input.u8() % 6 {
+        5 => routed_vxlan().id(),
         0 => Segment::routed(ROUTED_PORT).id(),
         1 => Segment::routed(8472).id(),
         n => bridge(n.into()).id(),
@@ -112,6 +115,7 @@ fn any_segment(input: &mut Cursor<'_>) -> SegmentId {
 
 fn new_segment(id: SegmentId, input: &mut Cursor<'_>) -> Segment {
     let mut segment = match id.vni {
+        Some(_) if id == routed_vxlan().id() => routed_vxlan(),
         Some(vni) => Segment::bridge(vni),
         None => Segment::routed(id.udp_port),
     };

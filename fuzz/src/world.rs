@@ -6,12 +6,22 @@ use std::time::Duration;
 
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
-    Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder, GroupInfo, Offload, Offloads, Output, PortId, PortInfo, PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, Ttl, limits,
+    Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder, GroupInfo, MacAddr, Offload, Offloads, Output, PortId, PortInfo, PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, Ttl, limits,
 };
 
 use crate::cursor::Cursor;
 
 pub const ROUTED_PORT: u16 = 8285;
+
+/// MAC addresses of VTEPs in the routed segment in VXLAN: this node's is the first.
+pub fn vtep_mac(n: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 1, n])
+}
+
+/// A routed segment in VXLAN, beside the bridge segments.
+pub fn routed_vxlan() -> Segment {
+    Segment::routed_vxlan(Vni::new(9).expect("small"), vtep_mac(1))
+}
 
 /// Most frames of one batch.
 const BATCH: usize = 8;
@@ -30,7 +40,10 @@ pub fn bridge(n: u32) -> Segment {
 
 /// Everything that can be seen of tables.
 pub type Listing =
-    (Vec<SegmentInfo>, Vec<PortInfo>, Vec<(Vec<FdbEntry>, Vec<Route>, Vec<GroupInfo>)>, Stats);
+    (Vec<SegmentInfo>, Vec<PortInfo>, Vec<Entries>, Stats);
+
+/// What a segment forwards by.
+pub type Entries = (Vec<FdbEntry>, Vec<Route>, Vec<GroupInfo>, Vec<(SocketAddr, MacAddr)>);
 
 pub struct World {
     pub tables: Tables,
@@ -54,7 +67,7 @@ impl World {
         let mut changes = Vec::new();
         let mut routed = Segment::routed(ROUTED_PORT);
         routed.addresses = vec![Ipv4Addr::new(10, 7, 1, 254).into(), "fd00::fe".parse().expect("")];
-        let mut segments = [bridge(1), bridge(2), routed];
+        let mut segments = [bridge(1), bridge(2), routed, routed_vxlan()];
         for (n, segment) in segments.iter_mut().enumerate() {
             segment.open = flags & (2 << n) != 0;
             segment.learning = flags & 16 == 0;
@@ -67,17 +80,17 @@ impl World {
                 segment.outer.ttl = Ttl::Inherit;
             }
             if flags & 32 != 0 {
-                segment.mtu = Some([68, 600, 9000][n]);
+                segment.mtu = Some([68, 600, 9000, 1400][n]);
             }
         }
         for segment in segments {
-            let id = segment.id();
+            let (id, ethernet) = (segment.id(), segment.kind.is_ethernet());
             changes.push(Change::AddSegment(segment));
             for offload in [true, false] {
                 let options = PortOptions::default();
                 changes.push(Change::AddPort { segment: id, name: "tap".into(), offload, options });
             }
-            if id.vni.is_some() {
+            if ethernet {
                 for n in [2, 3] {
                     changes.push(Change::AddFlood { segment: id, vtep: vtep(n, id.udp_port) });
                 }
@@ -92,12 +105,22 @@ impl World {
             turn: 0,
         };
         let ports = tables.apply(world.now, changes).expect("a sensible set-up");
-        let route = |prefix: &str, next_hop: Destination| Change::InsertRoute {
-            segment: SegmentId { udp_port: ROUTED_PORT, vni: None },
+        let route_of = |segment, prefix: &str, next_hop: Destination| Change::InsertRoute {
+            segment,
             prefix: prefix.parse().expect("a prefix"),
             next_hop: next_hop.into(),
         };
+        let route = |prefix, next_hop| {
+            route_of(SegmentId { udp_port: ROUTED_PORT, vni: None }, prefix, next_hop)
+        };
+        let framed = routed_vxlan().id();
+        let to = |n| vtep(n, vxlan::PORT);
         let routes = [
+            route_of(framed, "10.7.1.0/24", ports[6].into()),
+            route_of(framed, "10.7.2.0/24", ports[7].into()),
+            route_of(framed, "10.7.3.0/24", to(3).into()),
+            route_of(framed, "fd00:3::/32", to(4).into()),
+            Change::SetVtepMac { segment: framed, vtep: to(3), mac: vtep_mac(3) },
             route("10.7.1.0/24", ports[4].into()),
             route("10.7.2.0/24", ports[5].into()),
             route("10.7.3.0/24", vtep(3, ROUTED_PORT).into()),
@@ -116,7 +139,8 @@ impl World {
         let entries = |segment: &SegmentInfo| {
             let fdb = self.tables.fdb(segment.id, self.now).expect("listed");
             let routes = self.tables.routes(segment.id).expect("listed");
-            (fdb, routes, self.tables.groups(segment.id).expect("listed"))
+            let macs = self.tables.vtep_macs(segment.id).expect("listed");
+            (fdb, routes, self.tables.groups(segment.id).expect("listed"), macs)
         };
         let entries = segments.iter().map(entries).collect();
         (segments, self.tables.ports(), entries, self.tables.stats())

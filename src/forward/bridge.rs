@@ -16,6 +16,7 @@ use crate::wire::{FrameInfo, Vni};
 use super::emit::{Targets, recognise};
 use super::lookahead::{prefetch_datagrams, prefetch_frames};
 use super::news::News;
+use super::routed_vxlan::RoutedOrigin;
 use super::{At, Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay, learn};
 
 /// The addresses of a frame that a bridge forwards.
@@ -210,6 +211,7 @@ impl Forwarder {
             worker: context.worker,
             udp_port,
             last: None,
+            routed: None,
             datagrams: 0,
             bytes: 0,
             groups: Groups::default(),
@@ -218,7 +220,7 @@ impl Forwarder {
         prefetch_datagrams(context.tables, udp_port, batch);
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
-            let fate = if self.coalescer.follow(batch, index, vxlan::HEADER_LEN, output) {
+            let fate = if self.coalescer.follow(batch, index, origins.encapsulation(), output) {
                 origins.accepted(bytes as usize);
                 Fate::Forwarded(1)
             } else {
@@ -251,7 +253,9 @@ impl Forwarder {
                 DecodeError::ReservedBits => DropReason::ReservedBits,
                 _ => DropReason::NoVniFlag,
             })?;
-        let origin = origins.find(vni, batch.source_key(index)).ok_or(DropReason::UnknownVni)?;
+        let Some(origin) = origins.find(vni, batch.source_key(index)) else {
+            return self.unwrap_routed_frame(context, origins, batch, index, output);
+        };
         let Found { segment, bridge, .. } = origin;
         match origin.at {
             Some(_) => {}
@@ -343,11 +347,13 @@ struct Found<'a> {
 }
 
 /// Finds the origins of datagrams; neighbours in a batch mostly share theirs.
-struct Origins<'a> {
+pub(super) struct Origins<'a> {
     tables: &'a Tables,
     worker: usize,
     udp_port: u16,
     last: Option<Origin<'a>>,
+    /// The last origin instead, if its segment is routed.
+    pub(super) routed: Option<RoutedOrigin<'a>>,
     /// Datagrams accepted from the last origin, and their bytes, not counted yet.
     datagrams: u64,
     bytes: u64,
@@ -360,7 +366,7 @@ impl<'a> Origins<'a> {
     #[inline]
     fn find(&mut self, vni: Vni, source: SourceKey) -> Option<Found<'a>> {
         let same = self.last.as_ref().is_some_and(|last| last.vni == vni && last.source == source);
-        if !same {
+        if !same && !self.routed.as_ref().is_some_and(|last| last.is(vni, source)) {
             self.find_another(vni, source);
         }
         // Read here for both cases: handed from one to the other it would be stored and loaded.
@@ -372,6 +378,7 @@ impl<'a> Origins<'a> {
         self.flush();
         self.recent = Recent::default();
         let segment = self.tables.segment(SegmentId { udp_port: self.udp_port, vni: Some(vni) });
+        self.routed = segment.and_then(|it| RoutedOrigin::new(self.tables, it, vni, source));
         self.last = segment.and_then(|segment| {
             let peer = segment.peers.get(&source);
             let vtep = peer.and_then(|peer| self.tables.vtep(peer.vtep));
@@ -382,9 +389,16 @@ impl<'a> Origins<'a> {
         });
     }
 
+    /// Bytes between the outer UDP header of a datagram from the last origin and what its ports get.
+    #[inline]
+    fn encapsulation(&self) -> usize {
+        let link = if self.routed.is_some() { eth::HEADER_LEN } else { 0 };
+        vxlan::HEADER_LEN + link
+    }
+
     /// Notes a datagram of `bytes` bytes that was accepted from the last origin found.
     #[inline]
-    fn accepted(&mut self, bytes: usize) {
+    pub(super) fn accepted(&mut self, bytes: usize) {
         self.datagrams += 1;
         self.bytes += bytes as u64;
     }
@@ -392,11 +406,19 @@ impl<'a> Origins<'a> {
     /// Counts a datagram as dropped where it belongs, as far as that was found out before.
     #[cold]
     fn dropped(&self, reason: DropReason) -> Fate {
-        match &self.last {
-            Some(Origin { found, .. }) if !names_no_segment(reason) => {
-                dropped_from_underlay(self.worker, found.vtep, found.segment, reason)
+        match self.place() {
+            Some((segment, vtep)) if !names_no_segment(reason) => {
+                dropped_from_underlay(self.worker, vtep, segment, reason)
             }
             _ => Fate::Dropped(reason),
+        }
+    }
+
+    /// The segment and the VTEP of the last origin, of either kind.
+    fn place(&self) -> Option<(&'a SegmentEntry, Option<&'a VtepEntry>)> {
+        match (&self.last, &self.routed) {
+            (Some(Origin { found, .. }), _) => Some((found.segment, found.vtep)),
+            (None, routed) => routed.map(|routed| (routed.segment, routed.vtep)),
         }
     }
 
@@ -404,14 +426,14 @@ impl<'a> Origins<'a> {
     fn flush(&mut self) {
         let (datagrams, bytes) = (take(&mut self.datagrams), take(&mut self.bytes));
         let groups = take(&mut self.groups);
-        let Some(Origin { found, .. }) = &self.last else { return };
-        if let Some(vtep) = found.vtep {
+        let Some((segment, vtep)) = self.place() else { return };
+        if let Some(vtep) = vtep {
             let counters = vtep.counters.of(self.worker);
             counters.received(datagrams, bytes);
             counters.received_for(groups);
         }
         let headers = datagrams * vxlan::HEADER_LEN as u64;
-        let counters = found.segment.counters.of(self.worker);
+        let counters = segment.counters.of(self.worker);
         counters.received(datagrams, bytes - headers);
         counters.received_for(groups);
     }

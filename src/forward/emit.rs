@@ -182,7 +182,7 @@ impl Emitter<'_> {
 
     /// For how many stations frame `index` is.
     fn cast(&self, batch: &Batch, index: usize) -> Cast {
-        if self.segment.id.vni.is_some() { Cast::of(batch.frame(index)) } else { Cast::Unicast }
+        if self.segment.kind.is_ethernet() { Cast::of(batch.frame(index)) } else { Cast::Unicast }
     }
 
     /// Whether a frame of `len` bytes, or a chunk of it, is too large for the underlay.

@@ -10,13 +10,13 @@ use crate::drop_reason::DropReason;
 use crate::fib::NextHopId;
 use crate::next_hop::Hop;
 use crate::output::Output;
-use crate::segment::Location;
+use crate::segment::{Location, VtepId};
 use crate::source_key::SourceKey;
-use crate::tables::{PortEntry, Routed, SegmentEntry, VtepEntry};
-use crate::wire::eth::Cast;
-use crate::wire::{FrameInfo, IpError, L3, ip};
+use crate::tables::{Link, PortEntry, Routed, SegmentEntry, VtepEntry};
+use crate::wire::eth::{self, Cast};
+use crate::wire::{FrameInfo, IpError, L3, VnetHeader, ip};
 
-use super::emit::{Targets, recognise};
+use super::emit::{Emitter, Targets, recognise};
 use super::lookahead::{AHEAD, look_ahead};
 use super::{Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay};
 
@@ -56,6 +56,27 @@ fn follow(
         Hop::Unreachable => Err(DropReason::Unreachable),
         Hop::Local => segment.ports.first().copied().map(Location::Port).ok_or(DropReason::NoRoute),
     }
+}
+
+/// Emits a packet to a VTEP in an Ethernet frame.
+fn emit_framed(
+    mut emitter: Emitter<'_>,
+    link: &Link,
+    batch: &mut Batch,
+    index: usize,
+    (vnet, info): (VnetHeader, &FrameInfo),
+    vtep: &VtepId,
+) -> Result<Fate, DropReason> {
+    let mac = link.mac_of(*vtep).ok_or(DropReason::NoVtepMac)?;
+    let ethertype = if info.l3 == L3::Ipv4 { eth::TYPE_IPV4 } else { eth::TYPE_IPV6 };
+    batch.grow(index, &eth::header(mac, link.mac, ethertype));
+    let (vnet, info) = (vnet.behind(eth::HEADER_LEN as u16), info.behind(eth::HEADER_LEN as u16));
+    let emitted = emitter.emit(batch, index, vnet, Some(&info), &Targets::Vtep(vtep));
+    if emitted.is_err() {
+        // Whoever reports the packet to its sender quotes the packet.
+        batch.strip(index, eth::HEADER_LEN);
+    }
+    emitted.map(Fate::Forwarded)
 }
 
 impl Forwarder {
@@ -132,6 +153,10 @@ impl Forwarder {
             L3::Ipv4 => ip::decrement_ttl_v4(packet),
             _ => ip::decrement_hop_limit(packet),
         }
+        if let (Some(link), Targets::Vtep(vtep)) = (&routed.link, &targets) {
+            let emitter = self.emitter(context, segment, output);
+            return emit_framed(emitter, link, batch, index, (vnet, info), vtep);
+        }
         let mut emitter = self.emitter(context, segment, output);
         emitter.emit(batch, index, vnet, Some(info), &targets).map(Fate::Forwarded)
     }
@@ -175,18 +200,34 @@ impl Forwarder {
         index: usize,
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
-        let tables = context.tables;
         let source = batch.source(index);
         let packet = batch.frame_mut(index);
         match sender {
             Some(vtep) => vtep.counters.of(context.worker).received(1, packet.len() as u64),
-            None if segment.open && source != tables.local => output.discover(segment.id, source),
+            None if segment.open && source != context.tables.local => {
+                output.discover(segment.id, source)
+            }
             None => return Err(DropReason::UnknownVtep),
         }
         segment.counters.of(context.worker).received(1, packet.len() as u64);
         if self.coalescer.follow(batch, index, 0, output) {
             return Ok(Fate::Forwarded(1));
         }
+        self.deliver_packet(context, (segment, routed), batch, index, output)
+    }
+
+    /// Decides about one packet from the underlay, out of its encapsulation.
+    #[inline(always)]
+    pub(super) fn deliver_packet(
+        &mut self,
+        context: &Context<'_>,
+        (segment, routed): (&SegmentEntry, &Routed),
+        batch: &mut Batch,
+        index: usize,
+        output: &mut Output,
+    ) -> Result<Fate, DropReason> {
+        let tables = context.tables;
+        let size = batch.vnet(index).gso_size;
         let outer_ecn = batch.ecn(index);
         let packet = batch.frame_mut(index);
         let parsed = FrameInfo::parse_ip(packet);
@@ -208,7 +249,7 @@ impl Forwarder {
         if outer_ecn != 0 && segment.outer.merges_ecn && !info.merge_ecn(packet, outer_ecn) {
             return Err(DropReason::CeOnNotEct);
         }
-        let unfinished = recognise(packet, info, segment.mtu, 0);
+        let unfinished = recognise(packet, info, segment.mtu, size);
         let mut emitter = self.emitter(context, segment, output);
         emitter.deliver_recognised(batch, index, unfinished, info, port).map(Fate::Forwarded)
     }

@@ -49,6 +49,12 @@ impl MacAddr {
         self.to_u64() == 0
     }
 
+    /// Whether the address is that of one station: neither a group's nor zero.
+    #[inline]
+    pub const fn is_individual(self) -> bool {
+        !self.is_multicast() && !self.is_zero()
+    }
+
     /// Whether the address is one that bridges never forward, `01:80:c2:00:00:00` to `0f` (IEEE
     /// 802.1Q §8.6.3).
     ///
@@ -202,6 +208,16 @@ impl From<MacNumber> for MacAddr {
     }
 }
 
+/// The header of a frame without VLAN tags.
+#[inline]
+pub(crate) const fn header(to: MacNumber, from: MacNumber, ethertype: u16) -> [u8; HEADER_LEN] {
+    let upper = (to.0 << 16 | from.0 >> 32).to_be_bytes();
+    let lower = ((from.0 & 0xffff_ffff) << 16 | ethertype as u64).to_be_bytes();
+    let [a, b, c, d, e, f, g, h] = upper;
+    let [_, _, i, j, k, l, m, n] = lower;
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n]
+}
+
 /// [`addresses`] as numbers.
 #[inline]
 pub(crate) fn address_numbers(frame: &[u8]) -> Option<(MacNumber, MacNumber)> {
@@ -267,6 +283,15 @@ mod tests {
         assert_eq!(mac.to_u64(), 0x0102_0304_0506);
         assert_eq!(MacAddr::from_u64(mac.to_u64()), mac);
         assert_eq!(MacAddr::from_u64(u64::MAX), MacAddr::BROADCAST);
+    }
+
+    #[test]
+    fn a_header_is_read_as_it_was_written() {
+        let [to, from] =
+            [MacAddr([2, 0xff, 3, 4, 0xfe, 6]), MacAddr([0x12, 8, 0xf9, 10, 11, 0xfc])];
+        let header = header(to.into(), from.into(), TYPE_IPV6);
+        assert_eq!(addresses(&header), Some((to, from)));
+        assert_eq!(header[12..], TYPE_IPV6.to_be_bytes());
     }
 
     #[test]

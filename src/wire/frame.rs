@@ -175,6 +175,16 @@ impl FrameInfo {
         }
     }
 
+    /// The same packet with `bytes` more bytes in front.
+    #[inline]
+    pub(crate) const fn behind(mut self, bytes: u16) -> FrameInfo {
+        self.l3_offset += bytes;
+        self.l4_offset += bytes;
+        self.payload_offset += bytes;
+        self.ip_end += bytes as u32;
+        self
+    }
+
     /// A hash of the flow: the same for all frames of one flow and one `seed`, well spread over all
     /// 32 bits.
     ///

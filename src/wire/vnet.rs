@@ -81,6 +81,18 @@ impl VnetHeader {
         }
     }
 
+    /// The header of the same frame with `bytes` more bytes in front.
+    #[inline]
+    pub(crate) const fn behind(mut self, bytes: u16) -> VnetHeader {
+        if self.needs_checksum() {
+            self.csum_start = self.csum_start.saturating_add(bytes);
+        }
+        if self.hdr_len > 0 {
+            self.hdr_len = self.hdr_len.saturating_add(bytes);
+        }
+        self
+    }
+
     /// Reads the header that `bytes` starts with; `None` under [`LEN`] bytes.
     #[inline]
     pub fn parse(bytes: &[u8]) -> Option<VnetHeader> {

@@ -52,7 +52,8 @@ impl Worker {
     #[cold]
     fn deliver_apart(&mut self, deliver: &Deliver, refusal: &io::Error, now: Duration) {
         let tables = self.reader.value();
-        let ethernet = tables.port(deliver.port).is_some_and(|port| port.segment.vni.is_some());
+        let segment = tables.port(deliver.port).and_then(|port| tables.segment(port.segment));
+        let ethernet = segment.is_some_and(|segment| segment.kind.is_ethernet());
         let source =
             self.port_source.get(&deliver.port).and_then(|index| self.sources[*index].as_mut());
         let Some(Source { kind: Kind::Port { queue, .. }, .. }) = source else { return };

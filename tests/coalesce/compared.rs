@@ -8,7 +8,9 @@ use proptest::prelude::*;
 
 use crate::flows::node;
 use crate::packets::*;
-use crate::twins::{Arrival, QUIRKS, ROUTED, Recipe, Senders, Twins, encapsulated, spoil};
+use crate::twins::{
+    Arrival, QUIRKS, ROUTED, ROUTED_VXLAN, Recipe, Senders, Twins, encapsulated, spoil,
+};
 
 /// Several frames of a flow that arrive as one train or one by one, all but the last of them as usual.
 #[derive(Clone, Debug)]
@@ -44,11 +46,21 @@ fn burst() -> impl Strategy<Value = Burst> {
     )
 }
 
+/// The first segment on a UDP port.
+fn of_port(udp_port: u16) -> overplane::SegmentId {
+    let vni = (udp_port != ROUTED).then(|| vni(1));
+    overplane::SegmentId { udp_port, vni }
+}
+
+fn udp_port() -> impl Strategy<Value = u16> {
+    prop_oneof![3 => Just(vxlan::PORT), 1 => Just(ROUTED), 1 => Just(ROUTED_VXLAN)]
+}
+
 impl Burst {
-    fn arrive(&self, routed: bool, senders: &mut Senders) -> Vec<Arrival> {
-        let segment = match routed {
-            true => overplane::SegmentId { udp_port: ROUTED, vni: None },
-            false => bridge_id(self.vni),
+    fn arrive(&self, udp_port: u16, senders: &mut Senders) -> Vec<Arrival> {
+        let segment = match udp_port {
+            vxlan::PORT => bridge_id(self.vni),
+            _ => of_port(udp_port),
         };
         let usual = Recipe { quirk: 0, spoil: None, ..self.recipe.clone() };
         let datagrams: Vec<Vec<u8>> = (1..=self.count)
@@ -83,25 +95,22 @@ proptest! {
     /// Whoever sends what to which segment: a node that joins delivers and counts what one that does not would.
     #[test]
     fn joining_changes_nothing_else(
-        batches in prop::collection::vec((prop::collection::vec(burst(), 1..16), prop::bool::weighted(0.3)), 1..3),
+        batches in prop::collection::vec((prop::collection::vec(burst(), 1..16), udp_port()), 1..3),
         offloads in switches(), small: bool,
     ) {
         let mut twins = Twins::new(offloads, small.then_some(300));
         let mut senders = Senders::default();
-        for (bursts, routed) in batches {
+        for (bursts, udp_port) in batches {
             let arrivals: Vec<Arrival> =
-                bursts.iter().flat_map(|burst| burst.arrive(routed, &mut senders)).collect();
-            twins.receive(&arrivals, if routed { ROUTED } else { vxlan::PORT });
+                bursts.iter().flat_map(|burst| burst.arrive(udp_port, &mut senders)).collect();
+            twins.receive(&arrivals, udp_port);
         }
     }
 }
 
 /// How many of these frames are joined to another, once it is certain that nothing else changes.
 fn joined_of(recipes: &[Recipe], udp_port: u16) -> u64 {
-    let segment = match udp_port {
-        ROUTED => overplane::SegmentId { udp_port, vni: None },
-        _ => bridge_id(1),
-    };
+    let segment = of_port(udp_port);
     let mut senders = Senders::default();
     let arrival = |recipe: &Recipe| {
         let bytes = encapsulated(segment, &recipe.build(&mut senders));
@@ -120,7 +129,7 @@ fn recipe(flow: u8, quirk: u8) -> Recipe {
 
 #[test]
 fn routed_packets_and_bridged_frames_are_joined_alike() {
-    for udp_port in [vxlan::PORT, ROUTED] {
+    for udp_port in [vxlan::PORT, ROUTED, ROUTED_VXLAN] {
         for flow in KINDS {
             assert_eq!(joined_of(&vec![recipe(flow, 0); 10], udp_port), 9, "flow {flow}");
         }
@@ -217,10 +226,7 @@ fn the_rest_of_a_train_is_not_taken_for_its_beginning() {
         for (bit, udp_port) in
             (0..(stride - 8) * 8).flat_map(|bit| [(bit, vxlan::PORT), (bit, ROUTED)])
         {
-            let segment = match udp_port {
-                ROUTED => overplane::SegmentId { udp_port, vni: None },
-                _ => bridge_id(1),
-            };
+            let segment = of_port(udp_port);
             let mut senders = Senders::default();
             let mut frames: Vec<Vec<u8>> = (0..4).map(|_| recipe.build(&mut senders)).collect();
             spoil(&mut frames[3], bit / 8, 1 << (bit % 8), true);

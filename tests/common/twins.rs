@@ -10,14 +10,25 @@ use std::time::Duration;
 use overplane::wire::l4::{L4Checksum, checksum_offset, checksum_state, complete, is_partial};
 use overplane::wire::{Fragment, FrameInfo, IpError, L3, L4, VnetHeader, eth, ip, vxlan};
 use overplane::{
-    Batch, Change, Deliver, Destination, Forwarder, Offloads, Output, PortId, PortOptions, Segment,
-    SegmentId, Span, Stats, Tables, gso,
+    Batch, Change, Deliver, Destination, Forwarder, MacAddr, Offloads, Output, PortId, PortOptions,
+    Segment, SegmentId, Span, Stats, Tables, gso,
 };
 
 use crate::packets::*;
 
-/// UDP port of the routed segment.
+/// UDP ports of the routed segments: of bare IP in UDP, and in VXLAN.
 pub(crate) const ROUTED: u16 = 8285;
+pub(crate) const ROUTED_VXLAN: u16 = vxlan::PORT_LINUX;
+
+/// MAC address of the node's VTEP in the latter.
+const VTEP_MAC: MacAddr = MacAddr([0x0e, 0x2a, 0, 0, 0, 1]);
+
+/// The routed segment in VXLAN.
+fn routed_vxlan() -> Segment {
+    let mut segment = Segment::routed_vxlan(vni(1), VTEP_MAC);
+    segment.udp_port = ROUTED_VXLAN;
+    segment
+}
 
 /// Slots of a batch.
 pub(crate) const SLOTS: usize = 80;
@@ -64,8 +75,8 @@ impl Node {
         };
         let mut open = bridge(2);
         (open.open, open.fdb_limit, open.fdb_evict) = (true, 6, false);
-        for segment in [bridge(1), open, Segment::routed(ROUTED)].map(with_mtu) {
-            let id = segment.id();
+        for segment in [bridge(1), open, Segment::routed(ROUTED), routed_vxlan()].map(with_mtu) {
+            let (id, kind) = (segment.id(), segment.kind);
             let port = |offload| Change::AddPort {
                 segment: id,
                 name: "port".into(),
@@ -87,7 +98,7 @@ impl Node {
             ];
             for (n, destination) in hosts {
                 let (segment, mac) = (id, host(n).mac);
-                if id.vni.is_none() {
+                if !kind.is_ethernet() {
                     for prefix in [format!("10.0.0.{n}/32"), format!("fd00::{n}/128")] {
                         let prefix = prefix.parse().unwrap();
                         changes.push(Change::InsertRoute {
@@ -283,7 +294,8 @@ impl Twins {
         let before = joining.tables.stats().totals.coalesced;
         joining.forward(arrivals, udp_port, *now);
         plain.forward(arrivals, udp_port, *now);
-        let link = if udp_port == ROUTED { Link::None } else { Link::Ethernet };
+        let routed = matches!(udp_port, ROUTED | ROUTED_VXLAN);
+        let link = if routed { Link::None } else { Link::Ethernet };
         for deliver in plain.output.delivers() {
             assert_eq!(deliver.frames, 1);
         }
@@ -498,9 +510,13 @@ pub(crate) fn spoil(frame: &mut [u8], at: usize, change: u8, repair: bool) {
     }
 }
 
-/// The datagram that carries a frame to a bridge segment, or, without Ethernet, to the routed one.
+/// The datagram that carries a frame to a bridge segment, or, without its own Ethernet addresses, to a routed one.
 pub(crate) fn encapsulated(segment: SegmentId, frame: &[u8]) -> Vec<u8> {
     match segment.vni {
+        Some(vni) if segment == routed_vxlan().id() => {
+            let rest = frame.get(6..).unwrap_or_default();
+            [&vxlan::encode(vni)[..], &VTEP_MAC.0, rest].concat()
+        }
         Some(vni) => [&vxlan::encode(vni)[..], frame].concat(),
         None => frame.get(14..).unwrap_or_default().to_vec(),
     }

@@ -79,10 +79,12 @@ impl Node {
     ) -> Self {
         let kind = segment.kind;
         let control = dataplane.control();
-        let bridge = segment.id().vni.is_some();
         let id = control.add_segment(segment).unwrap();
-        let device =
-            if bridge { Device::tap_in(host, "ovl0") } else { Device::tun_in(host, "ovl0") };
+        let device = if kind.is_ethernet() {
+            Device::tap_in(host, "ovl0")
+        } else {
+            Device::tun_in(host, "ovl0")
+        };
         let port = control.attach(id, device.unwrap()).unwrap();
         let mtu = control.segments().iter().find(|info| info.id == id).unwrap().mtu;
         let gso_max_size = mtu::gso_max_size(kind, ipv6_underlay, mtu);

@@ -15,5 +15,6 @@ mod next_hops;
 mod offload;
 mod outer;
 mod ports;
+mod routed_vxlan;
 mod routing;
 mod soak;

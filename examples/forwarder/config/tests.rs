@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use overplane::wire::vxlan::ReservedBits;
-use overplane::{Dscp, Ecn, Kind, Ttl};
+use overplane::{Dscp, Ecn, Kind, Ttl, Vni};
 
 use super::parse;
 use crate::plan::{Plan, Target, Via};
@@ -15,10 +15,10 @@ const EXAMPLE: &str = include_str!("../forwarder.toml");
 #[test]
 fn the_example_says_what_its_comments_say() {
     let plan = parse("forwarder.toml", EXAMPLE).unwrap();
-    let summary = "3 segments, 4 ports, 3 flood list entries, 1 peer, 2 FDB entries, 5 routes";
+    let summary = "4 segments, 5 ports, 3 flood list entries, 1 peer, 2 FDB entries, 6 routes";
     assert_eq!(plan.summary(), summary);
     crate::overlay::rehearse(&plan).unwrap();
-    let [red, blue, routed] = plan.segments.as_slice() else { panic!("three segments") };
+    let [red, blue, routed, flannel] = plan.segments.as_slice() else { panic!("four segments") };
     assert_eq!(red.fdb[0].1, Target::Vtep("10.9.0.2:4789".parse().unwrap()));
     assert_eq!(red.fdb[1].1, Target::Port(1));
     assert_eq!((blue.segment.mtu, blue.segment.ageing), (Some(1400), None));
@@ -27,6 +27,12 @@ fn the_example_says_what_its_comments_say() {
     let vtep = |text: &str| Target::Vtep(text.parse().unwrap());
     let shared = Via::Group(vec![(vtep("10.9.0.3:8285"), 1), (vtep("10.9.0.4:8285"), 2)]);
     assert_eq!((&routed.routes[3].1, &routed.routes[4].1), (&shared, &Via::Blackhole));
+    let mac = |text: &str| text.parse().unwrap();
+    let here = mac("0e:2a:00:00:00:01");
+    let kind = Kind::RoutedVxlan { vni: Vni::new(1).unwrap(), mac: here };
+    assert_eq!((flannel.segment.kind, flannel.segment.udp_port), (kind, 8472));
+    let vtep = "10.9.0.2:8472".parse().unwrap();
+    assert_eq!(flannel.vtep_macs, [(vtep, mac("0e:2a:00:00:00:02"))]);
 }
 
 /// Whoever uncomments a default changes nothing, so the comments have to be true.
@@ -171,11 +177,30 @@ fn errors_name_line_key_and_what_is_allowed() {
         ),
         (
             format!("{HEAD}[[segment]]\nkind = \"tree\""),
-            vec!["4: segment.kind: \"tree\" is not allowed; allowed: \"bridge\" or \"routed\""],
+            vec![
+                "4: segment.kind: \"tree\" is not allowed; allowed: \"bridge\", \"routed\" or \"routed-vxlan\"",
+            ],
         ),
         (
             format!("{HEAD}[[segment]]\nvni = 1"),
-            vec!["3: segment.kind: missing; allowed: \"bridge\" or \"routed\""],
+            vec!["3: segment.kind: missing; allowed: \"bridge\", \"routed\" or \"routed-vxlan\""],
+        ),
+        (
+            format!("{HEAD}[[segment]]\nkind = \"routed-vxlan\"\nvni = 1"),
+            vec![
+                "3: segment.mac: missing; allowed: an individual MAC address as in 02:00:00:00:00:01",
+            ],
+        ),
+        (
+            format!(
+                "{HEAD}[[segment]]\nkind = \"routed-vxlan\"\nvni = 1\nmac = \"01:00:00:00:00:01\"\nflood = []\n[[segment.vtep]]\naddress = \"10.9.0.2\"\n[[segment.vtep]]\naddress = \"10.9.0.2\"\nmac = \"02:00:00:00:00:01\""
+            ),
+            vec![
+                "6: segment.mac: \"01:00:00:00:00:01\" is not allowed; allowed: an individual MAC address as in 02:00:00:00:00:01",
+                "7: segment.flood: not allowed in a routed segment in VXLAN",
+                "8: segment.vtep.mac: missing; allowed: an individual MAC address as in 02:00:00:00:00:01",
+                "11: segment.vtep.address: \"10.9.0.2\" is given on line 9 already",
+            ],
         ),
         (
             format!("{HEAD}[[segment]]\nkind = \"bridge\""),
@@ -240,13 +265,13 @@ fn errors_name_line_key_and_what_is_allowed() {
         (
             format!("{bridge}[[segment]]\nkind = \"bridge\"\nvni = 42"),
             vec![
-                "6: segment: VXLAN 42 on UDP port 4789: VXLAN 42 on UDP port 4789 is on line 3; only bridge segments of different VNI share a UDP port",
+                "6: segment: VXLAN 42 on UDP port 4789: VXLAN 42 on UDP port 4789 is on line 3; only segments of different VNI share a UDP port",
             ],
         ),
         (
             format!("{bridge}[[segment]]\nkind = \"routed\"\nudp_port = 4789"),
             vec![
-                "6: segment: IP in UDP on port 4789: VXLAN 42 on UDP port 4789 is on line 3; only bridge segments of different VNI share a UDP port",
+                "6: segment: IP in UDP on port 4789: VXLAN 42 on UDP port 4789 is on line 3; only segments of different VNI share a UDP port",
             ],
         ),
         (

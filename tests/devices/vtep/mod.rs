@@ -3,4 +3,5 @@
 mod mtu;
 mod outer;
 mod peers;
+mod routed_vxlan;
 mod soak;

@@ -8,7 +8,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, Addres
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -89,6 +89,27 @@ impl Namespace {
             let dev = dev.map(|dev| format!(" on {dev}")).unwrap_or_default();
             format!("adding a route to {destination}{via}{dev}")
         })
+    }
+
+    /// Adds a route to a prefix by way of a router that is on the link, whatever its address (`onlink`).
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link, or there is such a route already.
+    pub fn add_onlink_route(
+        &self,
+        destination: impl TryInto<Cidr, Error = io::Error>,
+        via: IpAddr,
+        dev: &str,
+    ) -> io::Result<()> {
+        let destination = destination.try_into().attempt(|| "adding a route")?.network();
+        let add = || {
+            let mut message = self.route_message(destination, Some(via), Some(dev))?;
+            message.header.flags |= RouteFlags::Onlink;
+            let message = RouteNetlinkMessage::NewRoute(message);
+            self.request(message, NLM_F_CREATE | NLM_F_EXCL).map(drop)
+        };
+        add().attempt(|| format!("adding a route to {destination} via {via} on the link {dev}"))
     }
 
     /// Tells a link the Ethernet address of a neighbour, for good.

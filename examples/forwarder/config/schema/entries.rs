@@ -1,11 +1,13 @@
-//! Reading of `[[segment.fdb]]` and `[[segment.route]]`.
+//! Reading of `[[segment.fdb]]`, `[[segment.route]]` and `[[segment.vtep]]`.
+
+use std::net::SocketAddr;
 
 use overplane::limits::{MAX_MEMBERS, MAX_WEIGHT};
 use overplane::{MacAddr, Prefix};
 
 use super::segment::Vteps;
 use crate::config::reader::{Item, Once, Problems, Section};
-use crate::plan::{PortPlan, Target, VTEP, Via};
+use crate::plan::{self, PortPlan, Target, VTEP, Via};
 
 /// What a segment has that entries can lead to.
 pub struct Places<'a> {
@@ -19,14 +21,11 @@ pub fn fdb(
     places: &mut Places<'_>,
     problems: &mut Problems,
 ) -> Vec<(MacAddr, Target)> {
-    let allowed = "an individual MAC address as in 02:00:00:00:00:01";
-    let individual = |mac: &MacAddr| !mac.is_multicast() && !mac.is_zero();
-    let read = |text: &str| text.parse().ok().filter(individual);
     let lead = |section: &Section<'_>, problems: &mut Problems| {
         section.only(&["mac", "vtep", "port"], &[], "", problems);
         target(section, places, problems)
     };
-    entries(section.get("fdb"), "mac", allowed, read, lead, problems)
+    entries(section.get("fdb"), "mac", plan::MAC, plan::mac, lead, problems)
 }
 
 /// Reads the routes of a routed segment.
@@ -42,6 +41,31 @@ pub fn routes(
         via(section, places, problems)
     };
     entries(section.get("route"), "prefix", allowed, read, lead, problems)
+}
+
+/// Reads the MAC addresses of the VTEPs of a routed segment in VXLAN.
+pub fn vtep_macs(
+    section: &Section<'_>,
+    vteps: &mut Vteps,
+    problems: &mut Problems,
+) -> Vec<(SocketAddr, MacAddr)> {
+    let list = section.get("vtep");
+    let tables = list.as_ref().map(|list| format!("a list of tables, each under [[{}]]", list.key));
+    let items = list.zip(tables).map(|(list, tables)| list.list(&tables, problems));
+    let mut seen = Once::new();
+    let mut macs = Vec::new();
+    for item in items.unwrap_or_default() {
+        let Some(section) = item.section(problems) else { continue };
+        section.only(&["address", "mac"], &[], "", problems);
+        let mac = section.need("mac", plan::MAC, problems);
+        let mac = mac.and_then(|item| item.text(plan::MAC, plan::mac, problems));
+        let Some(item) = section.need("address", VTEP, problems) else { continue };
+        let Some(vtep) = vteps.read(&item, problems) else { continue };
+        if let (true, Some(mac)) = (seen.is_first(vtep, &item, problems), mac) {
+            macs.push((vtep, mac));
+        }
+    }
+    macs
 }
 
 /// Reads a list of tables that say where something leads, each thing once.

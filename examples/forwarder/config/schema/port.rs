@@ -32,7 +32,7 @@ impl Reader<'_> {
         problems: &mut Problems,
     ) {
         let allowed = "a list of tables, each under [[segment.port]]";
-        let bridge = planned.segment.id().vni.is_some();
+        let bridge = planned.segment.kind.is_ethernet();
         let Some(list) = section.get("port") else { return };
         let mut addresses_seen = Once::new();
         for item in list.list(allowed, problems) {

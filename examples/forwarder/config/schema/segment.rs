@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use overplane::limits::{FLANNEL_UDP_PORT, MAX_AGEING, MAX_FDB_CAPACITY, MAX_FLOOD};
-use overplane::{Segment, SegmentId, Vni};
+use overplane::wire::vxlan::PORT_LINUX;
+use overplane::{MacAddr, Segment, SegmentId, Vni};
 
 use super::entries::{self, Places};
 use super::mtu;
@@ -17,6 +18,8 @@ const COMMON: &[&str] = &["kind", "udp_port", "open", "ecn", "dscp", "ttl", "pee
 const BRIDGE: &[&str] =
     &["vni", "learning", "ageing", "fdb_limit", "fdb_port_limit", "fdb_evict", "flood", "fdb"];
 const ROUTED: &[&str] = &["route"];
+const ROUTED_VXLAN: &[&str] = &["vni", "mac", "vtep", "route"];
+const KINDS: &str = "\"bridge\", \"routed\" or \"routed-vxlan\"";
 
 /// The lines of the segments so far, by name.
 #[derive(Default)]
@@ -32,26 +35,22 @@ pub struct Reader<'r> {
 impl Reader<'_> {
     /// Reads a segment; `None` when not even its kind is known.
     pub fn read(&mut self, section: &Section<'_>, problems: &mut Problems) -> Option<SegmentPlan> {
-        let allowed = "\"bridge\" or \"routed\"";
-        let kind = section.need("kind", allowed, problems)?;
-        let bridge = match kind.as_text() {
-            Some("bridge") => true,
-            Some("routed") => false,
+        let kind = section.need("kind", KINDS, problems)?;
+        let (own, here) = match kind.as_text() {
+            Some("bridge") => (BRIDGE, "a bridge segment"),
+            Some("routed") => (ROUTED, "a routed segment"),
+            Some("routed-vxlan") => (ROUTED_VXLAN, "a routed segment in VXLAN"),
             _ => {
-                kind.refuse(allowed, problems);
+                kind.refuse(KINDS, problems);
                 return None;
             }
         };
-        let (keys, elsewhere, here) = if bridge {
-            ([COMMON, mtu::KEYS, BRIDGE].concat(), ROUTED, "a bridge segment")
-        } else {
-            ([COMMON, mtu::KEYS, ROUTED].concat(), BRIDGE, "a routed segment")
-        };
-        section.only(&keys, elsewhere, here, problems);
-        let (segment, named) = if bridge {
-            self::bridge(section, problems)
-        } else {
-            (Segment::routed(FLANNEL_UDP_PORT), true)
+        let elsewhere = [BRIDGE, ROUTED, ROUTED_VXLAN].concat();
+        section.only(&[COMMON, mtu::KEYS, own].concat(), &elsewhere, here, problems);
+        let (segment, named) = match kind.as_text() {
+            Some("bridge") => bridge(section, problems),
+            Some("routed") => (Segment::routed(FLANNEL_UDP_PORT), true),
+            _ => routed_vxlan(section, problems),
         };
         let segment = common(section, segment, problems);
         if named {
@@ -61,7 +60,7 @@ impl Reader<'_> {
         let mut planned = SegmentPlan::new(segment);
         self.ports(section, &mut planned, problems);
         let mut vteps = Vteps { local: self.local, udp_port, known: HashMap::new() };
-        if bridge {
+        if planned.segment.kind.is_ethernet() {
             let flood = section.get("flood");
             planned.flood = vteps.list(flood.clone(), problems);
             if let Some(flood) = flood.filter(|_| planned.flood.len() > MAX_FLOOD) {
@@ -75,19 +74,37 @@ impl Reader<'_> {
         } else {
             let mut places = Places { ports: &planned.ports, vteps: &mut vteps };
             planned.routes = entries::routes(section, &mut places, problems);
+            planned.vtep_macs = entries::vtep_macs(section, &mut vteps, problems);
         }
         planned.peers = vteps.list(section.get("peers"), problems);
         Some(planned)
     }
 }
 
-/// Reads what only a bridge segment has; false with it when its VNI is not known.
-fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
+fn vni(section: &Section<'_>, problems: &mut Problems) -> Option<Vni> {
     let max = Vni::MAX.get();
-    let vni = section
+    section
         .need("vni", &format!("0 to {max}"), problems)
         .and_then(|item| item.integer(0..=max.into(), problems))
-        .and_then(|number| Vni::new(number as u32).ok());
+        .and_then(|number| Vni::new(number as u32).ok())
+}
+
+/// Reads what only a routed segment in VXLAN has; false with it when its VNI is not known.
+fn routed_vxlan(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
+    let vni = vni(section, problems);
+    let mac = section.need("mac", plan::MAC, problems);
+    let mac = mac.and_then(|item| item.text(plan::MAC, plan::mac, problems));
+    let mut segment = Segment::routed_vxlan(vni.unwrap_or(Vni::MAX), mac.unwrap_or(NO_MAC));
+    segment.udp_port = PORT_LINUX;
+    (segment, vni.is_some())
+}
+
+/// Stands for the address that a broken file does not have.
+const NO_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0]);
+
+/// Reads what only a bridge segment has; false with it when its VNI is not known.
+fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
+    let vni = vni(section, problems);
     let mut segment = Segment::bridge(vni.unwrap_or(Vni::MAX));
     if let Some(learning) = section.get("learning").and_then(|item| item.boolean(problems)) {
         segment.learning = learning;
@@ -151,14 +168,14 @@ fn common(section: &Section<'_>, mut segment: Segment, problems: &mut Problems) 
 }
 
 impl Names {
-    /// Only bridge segments of different VNI share a UDP port.
+    /// Only segments of different VNI share a UDP port.
     fn add(&mut self, id: SegmentId, section: &Section<'_>, problems: &mut Problems) {
         let other = self.0.iter().find(|(other, _)| {
             let shares_port = other.udp_port == id.udp_port;
             shares_port && (other.vni == id.vni || other.vni.is_none() || id.vni.is_none())
         });
         if let Some((other, line)) = other {
-            let rule = "only bridge segments of different VNI share a UDP port";
+            let rule = "only segments of different VNI share a UDP port";
             section.problem(format_args!("{id}: {other} is on line {line}; {rule}"), problems);
         } else {
             self.0.insert(id, section.line);
