@@ -5,6 +5,7 @@
 
 mod effect;
 mod learned;
+mod neighbours;
 mod routes;
 mod vtep_macs;
 mod vteps;
@@ -159,6 +160,10 @@ impl Draft {
                 self.set_group(segment, group, &members)
             }
             Change::RemoveGroup { segment, group } => self.remove_group(segment, group),
+            Change::SetNeighbour { segment, address, mac, router } => {
+                self.set_neighbour(segment, address, (mac, router))
+            }
+            Change::RemoveNeighbour { segment, address } => self.remove_neighbour(segment, address),
             Change::SetVtepMac { segment, vtep, mac } => self.set_vtep_mac(segment, vtep, mac),
             Change::RemoveVtepMac { segment, vtep } => self.remove_vtep_mac(segment, vtep),
             Change::Discover { segment, address } => self.discover(segment, address),
@@ -189,6 +194,7 @@ impl Draft {
                 domain: self.domain(id, segment.fdb_limits())?,
                 statics: Shards::new(seed),
                 flood: SmallVec::new(),
+                neighbours: self.neighbours(segment),
             }),
             Kind::Routed | Kind::RoutedVxlan { .. } => SegmentTable::Routed(Box::new(Routed {
                 rib: Rib::new(),

@@ -148,6 +148,26 @@ pub enum Change {
         /// The group.
         group: GroupId,
     },
+    /// Binds an IP address to a MAC address in a bridge segment that answers for its neighbours
+    /// ([`Neighbours::suppress`](crate::Neighbours)), or binds it to another one. What is heard of the address does not
+    /// matter then; a station that claims it is reported as [`Event::NeighbourConflict`](crate::Event).
+    SetNeighbour {
+        /// The segment.
+        segment: SegmentId,
+        /// Address of one host, IPv4 or IPv6.
+        address: IpAddr,
+        /// Individual MAC address.
+        mac: MacAddr,
+        /// IPv6: whether the neighbour is a router, which answers have to say (RFC 4861 §4.4).
+        router: bool,
+    },
+    /// Forgets the binding of an IP address, static or learned.
+    RemoveNeighbour {
+        /// The segment.
+        segment: SegmentId,
+        /// The address.
+        address: IpAddr,
+    },
     /// Gives the MAC address of a VTEP of a routed segment in VXLAN, or another one: the destination of the frames to it. What
     /// is the permanent neighbour and the FDB entry of the kernel's VXLAN device in one.
     SetVtepMac {

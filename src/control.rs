@@ -1,6 +1,6 @@
 //! The control plane's handle: every verb, from any thread, while traffic flows.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, TryLockError, Weak};
@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::fdb::seconds;
 use crate::fib::Prefix;
 use crate::io::{Device, DeviceKind, PortQueue, SocketOptions, UdpSocket, run_in};
-use crate::listing::{FdbEntry, GroupInfo, PortInfo, Route, SegmentInfo};
+use crate::listing::{FdbEntry, GroupInfo, NeighbourEntry, PortInfo, Route, SegmentInfo};
 use crate::next_hop::{GroupId, Member, NextHop};
 use crate::offload::{OffloadInfo, Offloads};
 use crate::segment::{Destination, PortId, PortOptions, Segment, SegmentId};
@@ -251,6 +251,28 @@ impl Control {
         self.one(Change::RemoveGroup { segment, group })
     }
 
+    /// Binds an IP address to a MAC address; see [`Change::SetNeighbour`]. `router` is of IPv6 alone.
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn set_neighbour(
+        &self,
+        segment: SegmentId,
+        address: IpAddr,
+        mac: MacAddr,
+        router: bool,
+    ) -> Result<(), Error> {
+        self.one(Change::SetNeighbour { segment, address, mac, router })
+    }
+
+    /// Forgets the binding of an IP address, static or learned.
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn remove_neighbour(&self, segment: SegmentId, address: IpAddr) -> Result<(), Error> {
+        self.one(Change::RemoveNeighbour { segment, address })
+    }
+
     /// Gives the MAC address of a VTEP of a routed segment in VXLAN; see [`Change::SetVtepMac`].
     ///
     /// # Errors
@@ -485,6 +507,14 @@ impl Control {
     /// [`Error::NotFound`].
     pub fn groups(&self, segment: SegmentId) -> Result<Vec<GroupInfo>, Error> {
         self.shared.tables.current().groups(segment)
+    }
+
+    /// The neighbours that a segment knows.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn neighbours(&self, segment: SegmentId) -> Result<Vec<NeighbourEntry>, Error> {
+        self.shared.tables.current().neighbours(segment, self.shared.now())
     }
 
     /// The MAC addresses given for VTEPs of a segment.

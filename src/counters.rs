@@ -187,6 +187,7 @@ pub(crate) struct WorkerCounters {
     pub(crate) chunks: Counter,
     pub(crate) flooded: Counter,
     pub(crate) copies: Counter,
+    pub(crate) answered: Counter,
     pub(crate) generated: Counter,
     pub(crate) sent: Counter,
     pub(crate) delivered: Counter,
@@ -195,6 +196,7 @@ pub(crate) struct WorkerCounters {
     pub(crate) moves_refused: Counter,
     pub(crate) evicted: Counter,
     pub(crate) answers_withheld: Counter,
+    pub(crate) neighbour_conflicts: Counter,
     drops: DropCounters,
 }
 
@@ -211,6 +213,7 @@ impl WorkerCounters {
             chunks: self.chunks.get(),
             flooded: self.flooded.get(),
             copies: self.copies.get(),
+            answered: self.answered.get(),
             generated: self.generated.get(),
             sent: self.sent.get(),
             delivered: self.delivered.get(),
@@ -219,6 +222,7 @@ impl WorkerCounters {
             moves_refused: self.moves_refused.get(),
             evicted: self.evicted.get(),
             answers_withheld: self.answers_withheld.get(),
+            neighbour_conflicts: self.neighbour_conflicts.get(),
             drops: self.drops.drops(),
         }
     }

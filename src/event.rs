@@ -1,6 +1,7 @@
 //! What happened that an agent may want to act on.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::drop_reason::DropReason;
 use crate::offload::Offload;
@@ -46,6 +47,18 @@ pub enum Event {
         segment: SegmentId,
         /// The MAC address.
         mac: MacAddr,
+    },
+    /// A station claims an IP address that [`Change::SetNeighbour`](crate::Change) binds to another MAC address; the binding
+    /// holds. At most 32 a batch and sender are reported, all are counted.
+    NeighbourConflict {
+        /// The segment.
+        segment: SegmentId,
+        /// The IP address.
+        address: IpAddr,
+        /// The MAC address of the station.
+        claimed_by: MacAddr,
+        /// Where it is.
+        at: Destination,
     },
     /// A device is gone; its port stays attached, without carrying frames, until it is detached.
     DeviceLost {
@@ -95,6 +108,9 @@ impl fmt::Display for Event {
             }
             Self::Aged { segment, mac } => write!(f, "{segment}: {mac} aged out"),
             Self::Evicted { segment, mac } => write!(f, "{segment}: {mac} made room"),
+            Self::NeighbourConflict { segment, address, claimed_by, at } => {
+                write!(f, "{segment}: {claimed_by} at {at} claims {address}, which is another's")
+            }
             Self::DeviceLost { port, name } => write!(f, "device {name} ({port}) is gone"),
             Self::SmallBuffer { udp_port, wanted, granted } => write!(
                 f,

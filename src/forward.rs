@@ -7,6 +7,7 @@ mod bridge;
 mod emit;
 mod icmp;
 mod lookahead;
+mod neighbours;
 mod news;
 mod outcome;
 mod report;
@@ -50,6 +51,8 @@ enum Fate {
     Forwarded(u64),
     /// To everybody, in so many copies.
     Flooded(u64),
+    /// In place of whoever it asks for.
+    Answered,
     Dropped(DropReason),
 }
 
@@ -84,6 +87,7 @@ impl Tally {
                 self.flooded += 1;
                 self.copies += copies;
             }
+            Fate::Answered => counters.answered.add(1),
             Fate::Dropped(reason) => counters.dropped(reason, 1),
         }
     }

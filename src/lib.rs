@@ -122,6 +122,7 @@ mod hash;
 mod io;
 mod listing;
 pub mod mtu;
+mod neighbours;
 mod next_hop;
 mod offload;
 mod output;
@@ -151,13 +152,15 @@ pub use error::Error;
 pub use event::Event;
 pub use fib::{ParsePrefixError, Prefix};
 pub use forward::Forwarder;
-pub use listing::{FdbEntry, GroupInfo, MemberInfo, Origin, PortInfo, Route, SegmentInfo};
+pub use listing::{
+    FdbEntry, GroupInfo, MemberInfo, NeighbourEntry, Origin, PortInfo, Route, SegmentInfo,
+};
 pub use next_hop::{GroupId, Member, NextHop};
 pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
 pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
 pub use segment::{
-    Destination, Dscp, Ecn, Kind, MtuOptions, OuterHeader, OuterOptions, PortId, PortOptions,
-    Segment, SegmentId, Ttl, VtepId,
+    Destination, Dscp, Ecn, Kind, MtuOptions, Neighbours, OuterHeader, OuterOptions, PortId,
+    PortOptions, Segment, SegmentId, Ttl, VtepId,
 };
 pub use snapshot::{Publisher, Reader};
 pub use stats::{Drops, PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
@@ -184,7 +187,7 @@ pub mod limits {
     };
     pub use crate::next_hop::{MAX_GROUPS, MAX_MEMBERS, MAX_WEIGHT};
     pub use crate::output::MAX_OUTPUT;
-    pub use crate::segment::{FLANNEL_UDP_PORT, MAX_FLOOD};
+    pub use crate::segment::{DEFAULT_SNOOPED, FLANNEL_UDP_PORT, MAX_FLOOD, MAX_SNOOPED};
     pub use crate::tables::MAX_WORKERS;
 }
 

@@ -1,6 +1,6 @@
 //! What the tables hold, as plain data for people and agents.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::Error;
@@ -8,6 +8,7 @@ use crate::change::{Change, MAX_DISCOVERED};
 use crate::counters::WorkerCounters;
 use crate::fdb::{Place, seconds};
 use crate::fib::Prefix;
+use crate::neighbours::Binding;
 use crate::next_hop::{Group, GroupId, Hop, NextHop, Share};
 use crate::segment::{Destination, Kind, Location, PortId, PortOptions, SegmentId};
 use crate::source_key::SourceKey;
@@ -34,6 +35,21 @@ pub struct FdbEntry {
     /// How the entry came to be.
     pub origin: Origin,
     /// Time since a frame from it was last seen, in whole seconds; `None` for static entries.
+    pub age: Option<Duration>,
+}
+
+/// What an IP address is bound to in a bridge segment that answers for its neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourEntry {
+    /// The IP address.
+    pub address: IpAddr,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// IPv6: whether it is a router.
+    pub router: bool,
+    /// How the binding came to be.
+    pub origin: Origin,
+    /// Time since it was heard of last, in whole seconds; `None` for static bindings.
     pub age: Option<Duration>,
 }
 
@@ -211,6 +227,36 @@ impl Tables {
             routed.next_hops.groups().map(|group| self.group_info(group)).collect();
         groups.sort_by_key(|group| group.id);
         Ok(groups)
+    }
+
+    /// The neighbours that a bridge segment answers for, sorted by address; none for other segments.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such segment.
+    pub fn neighbours(
+        &self,
+        segment: SegmentId,
+        now: Duration,
+    ) -> Result<Vec<NeighbourEntry>, Error> {
+        let bridge = self.listed(segment)?.bridge();
+        let Some(neighbours) = bridge.and_then(|bridge| bridge.neighbours.as_ref()) else {
+            return Ok(Vec::new());
+        };
+        let entry = |address, binding: Binding, origin, age| {
+            let Binding { mac, router } = binding;
+            NeighbourEntry { address, mac: mac.into(), router, origin, age }
+        };
+        let statics = neighbours.statics.iter();
+        let statics = statics.map(|(address, to)| entry(*address, *to, Origin::Static, None));
+        let snooped = neighbours.snooped.iter().flat_map(|snooped| snooped.list(seconds(now)));
+        let snooped = snooped
+            .filter(|(address, ..)| neighbours.statics.get(address).is_none())
+            .map(|(address, to, age)| {
+                entry(address, to, Origin::Learned, Some(Duration::from_secs(age.into())))
+            });
+        let mut entries: Vec<NeighbourEntry> = statics.chain(snooped).collect();
+        entries.sort_by_key(|entry| entry.address);
+        Ok(entries)
     }
 
     /// The MAC addresses given for VTEPs of a routed segment in VXLAN, sorted by VTEP; none for other segments.

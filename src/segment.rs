@@ -1,6 +1,7 @@
 //! What the control plane says of segments, ports and VTEPs, and how they are named.
 
 mod mtu;
+mod neighbours;
 mod outer;
 mod port;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crate::fdb::{self, DEFAULT_AGEING, DEFAULT_LIMIT, Limits};
 use crate::wire::{MacAddr, Vni, vxlan};
 pub use mtu::MtuOptions;
+pub use neighbours::{DEFAULT_SNOOPED, MAX_SNOOPED, Neighbours};
 pub(crate) use outer::OuterRule;
 pub use outer::{Dscp, Ecn, OuterHeader, OuterOptions, Ttl};
 pub use port::PortOptions;
@@ -184,6 +186,8 @@ pub struct Segment {
     /// Bridge: what becomes of a new MAC address at a limit, or when there is no room in the table: with `true`, the
     /// default, an entry of the port or VTEP that has the most gives way to it, with `false` it is not learned.
     pub fdb_evict: bool,
+    /// Bridge: whether it answers ARP and ND requests for its neighbours. Off by default.
+    pub neighbours: Neighbours,
     /// Addresses of this node in the segment, the sources of ICMP errors; the first of each family is used.
     ///
     /// Not an address of a host behind one of the ports: hosts drop what claims to come from themselves. Without one,
@@ -206,6 +210,7 @@ impl Segment {
             fdb_limit: DEFAULT_LIMIT,
             fdb_port_limit: None,
             fdb_evict: true,
+            neighbours: Neighbours::default(),
             addresses: Vec::new(),
             outer: OuterOptions::default(),
         }
@@ -281,6 +286,7 @@ impl Segment {
         if self.fdb_limit > fdb::MAX_CAPACITY {
             return wrong("FDB limit", self.fdb_limit.to_string(), "0 to 1048576 entries");
         }
+        self.neighbours.check()?;
         self.outer.check()
     }
 }

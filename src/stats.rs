@@ -83,7 +83,7 @@ impl Drops {
 
 /// What became of all frames; every frame is counted exactly once at each of two stages.
 ///
-/// 1. The decision: `received = forwarded + flooded + dropped at the decision`.
+/// 1. The decision: `received = forwarded + flooded + answered + dropped at the decision`.
 /// 2. The output, for each copy:
 ///    `forwarded + chunks + copies + generated = sent + delivered + dropped at the output`.
 ///
@@ -100,7 +100,9 @@ pub struct Totals {
     pub flooded: u64,
     /// Copies, whole or in chunks, that were made of the flooded frames.
     pub copies: u64,
-    /// ICMP errors made by the dataplane.
+    /// Requests for neighbours that were answered in their place, and went nowhere.
+    pub answered: u64,
+    /// Frames made by the dataplane: ICMP errors, and answers in place of neighbours.
     pub generated: u64,
     /// Datagrams that the underlay took.
     pub sent: u64,
@@ -118,6 +120,8 @@ pub struct Totals {
     pub evicted: u64,
     /// ICMP errors that were not made because of the rate limit.
     pub answers_withheld: u64,
+    /// Times that a station claimed an IP address that a static binding gives to another one.
+    pub neighbour_conflicts: u64,
     pub(crate) drops: Drops,
 }
 
@@ -139,6 +143,7 @@ impl Totals {
         self.chunks += other.chunks;
         self.flooded += other.flooded;
         self.copies += other.copies;
+        self.answered += other.answered;
         self.generated += other.generated;
         self.sent += other.sent;
         self.delivered += other.delivered;
@@ -147,6 +152,7 @@ impl Totals {
         self.moves_refused += other.moves_refused;
         self.evicted += other.evicted;
         self.answers_withheld += other.answers_withheld;
+        self.neighbour_conflicts += other.neighbour_conflicts;
         self.drops.add(&other.drops);
     }
 
@@ -159,7 +165,8 @@ impl Totals {
     /// Whether every frame and every copy is accounted for.
     #[must_use]
     pub fn is_conserved(&self) -> bool {
-        let decided = self.forwarded + self.flooded + self.dropped_at(Stage::Decision);
+        let decided =
+            self.forwarded + self.flooded + self.answered + self.dropped_at(Stage::Decision);
         let output = self.sent + self.delivered + self.dropped_at(Stage::Output);
         self.received == decided
             && self.forwarded + self.chunks + self.copies + self.generated == output
@@ -311,6 +318,8 @@ impl fmt::Display for Stats {
             ),
             (t.evicted, "MAC addresses forgotten to make room"),
             (t.answers_withheld, "ICMP errors withheld"),
+            (t.answered, "requests for neighbours answered in their place"),
+            (t.neighbour_conflicts, "claims to the IP address of a static neighbour"),
             (self.socket_overflows, "datagrams lost in full receive buffers"),
             (self.events_lost, "events lost"),
         ] {

@@ -17,6 +17,7 @@ use crate::counters::{DropCounters, PerWorker, TrafficCounters, WorkerCounters};
 use crate::fdb::{self, Domain, Fdb, Place, View};
 use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
+use crate::neighbours::Neighbours;
 use crate::next_hop::NextHops;
 use crate::pages::Pages;
 use crate::segment::{
@@ -63,6 +64,8 @@ pub(crate) struct Bridge {
     pub(crate) domain: Arc<Domain>,
     pub(crate) statics: Shards<MacNumber, Location>,
     pub(crate) flood: SmallVec<[VtepId; 8]>,
+    /// If the segment answers for its neighbours.
+    pub(crate) neighbours: Option<Box<Neighbours>>,
 }
 
 impl Bridge {

@@ -9,7 +9,7 @@ const RUNNING: [&str; 8] =
     ["io", "worker", "control", "dataplane", "shared", "config", "trouble", "switches"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "tables",
     "segment",
     "change",
@@ -19,6 +19,7 @@ const TABLES: [&str; 20] = [
     "snapshot",
     "listing",
     "next_hop",
+    "neighbours",
     "slots",
     "pages",
     "shards",

@@ -153,12 +153,23 @@ fn refill(criterion: &mut Criterion) {
 
 /// Port to VTEP: each frame to another one of 1,000 learned MAC addresses.
 fn encap(criterion: &mut Criterion) {
-    let (mut tables, segment, port) = node(Segment::bridge(vni()));
+    encaps(criterion, "encap", Segment::bridge(vni()));
+}
+
+/// The same where ARP and ND are looked for among the frames, to be answered.
+fn encap_suppress(criterion: &mut Criterion) {
+    let mut segment = Segment::bridge(vni());
+    segment.neighbours.suppress = true;
+    encaps(criterion, "encap_suppress", segment);
+}
+
+fn encaps(criterion: &mut Criterion, name: &str, segment: Segment) {
+    let (mut tables, segment, port) = node(segment);
     tables.apply(NOW, [Change::AddPeer { segment, vtep: vtep(2) }]).unwrap();
     let mut forwarder = Forwarder::new(0);
     let mut output = Output::new();
     learn_behind_the_peer(&tables, &mut forwarder, &mut output);
-    sizes(criterion, "encap", |group, id, size, batch| {
+    sizes(criterion, name, |group, id, size, batch| {
         let mut slots = Slots::new(batch, &frame(size));
         group.bench_function(id, |bencher| {
             bencher.iter(|| {
@@ -288,6 +299,6 @@ use super_frames::{checksums, coalesce, split};
 criterion_group! {
     name = benches;
     config = quick();
-    targets = refill, encap, decap, route, route_vxlan, flood, scale_route, scale_bridge, checksums, split, coalesce
+    targets = refill, encap, encap_suppress, decap, route, route_vxlan, flood, scale_route, scale_bridge, checksums, split, coalesce
 }
 criterion_main!(benches);

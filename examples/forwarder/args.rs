@@ -142,6 +142,9 @@ pub struct Vxlan {
     /// Address of this node in the overlay, with its prefix length; can be repeated.
     #[arg(long, value_name = "ADDRESS/LENGTH")]
     address: Vec<Cidr>,
+    /// Answer ARP and neighbour discovery for the hosts of other nodes, as far as they were heard of, instead of flooding.
+    #[arg(long)]
+    suppress: bool,
     /// UDP port of the segment.
     #[arg(long, default_value_t = vxlan::PORT, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
@@ -219,6 +222,7 @@ impl Vxlan {
     pub fn plan(self) -> Result<Plan, Failure> {
         let mut segment = Segment::bridge(self.vni);
         segment.udp_port = self.port;
+        segment.neighbours.suppress = self.suppress;
         self.node.plan(segment, self.address, |planned, local| {
             for remote in &self.remote {
                 let vtep = vtep("--remote", remote, remote, self.port, local)?;
@@ -349,7 +353,7 @@ mod tests {
     #[test]
     fn vxlan_arguments_make_a_bridge_segment() {
         let line = "forwarder vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --remote 10.9.0.3:8472 \
-                    --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --workers 2 --offload auto,-uso --spin 0 \
+                    --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --suppress --workers 2 --offload auto,-uso --spin 0 \
                     --ecn compatibility --dscp inherit --ttl 9";
         let plan = plan(line).unwrap();
         let segment = &plan.segments[0];
@@ -358,6 +362,7 @@ mod tests {
         assert_eq!(plan.config.offloads, Offloads::ALL.without(Offload::Uso));
         assert_eq!(segment.segment.id().to_string(), "VXLAN 42 on UDP port 4789");
         assert_eq!(segment.segment.mtu, Some(1400));
+        assert!(segment.segment.neighbours.suppress && segment.segment.neighbours.snoop);
         let flood = ["10.9.0.2:4789", "10.9.0.3:8472"].map(|vtep| vtep.parse().unwrap());
         assert_eq!(segment.flood, flood);
         let outer = segment.segment.outer;

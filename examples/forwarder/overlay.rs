@@ -137,7 +137,11 @@ fn changes(segment: SegmentId, planned: &SegmentPlan, ports: &[PortId]) -> Vec<C
     });
     let vtep_macs =
         planned.vtep_macs.iter().map(|&(vtep, mac)| Change::SetVtepMac { segment, vtep, mac });
-    flood.chain(peers).chain(fdb).chain(vtep_macs).chain(routes).collect()
+    let neighbours = planned
+        .neighbours
+        .iter()
+        .map(|&(address, mac, router)| Change::SetNeighbour { segment, address, mac, router });
+    flood.chain(peers).chain(fdb).chain(neighbours).chain(vtep_macs).chain(routes).collect()
 }
 
 /// Whether packets of the route leave for another node.

@@ -26,6 +26,8 @@ pub struct SegmentPlan {
     pub peers: Vec<SocketAddr>,
     pub fdb: Vec<(MacAddr, Target)>,
     pub routes: Vec<(Prefix, Via)>,
+    /// Static bindings of neighbours, and whether each is a router.
+    pub neighbours: Vec<(IpAddr, MacAddr, bool)>,
     /// Of a routed segment in VXLAN.
     pub vtep_macs: Vec<(SocketAddr, MacAddr)>,
 }
@@ -66,6 +68,7 @@ impl SegmentPlan {
             peers: Vec::new(),
             fdb: Vec::new(),
             routes: Vec::new(),
+            neighbours: Vec::new(),
             vtep_macs: Vec::new(),
         }
     }
@@ -131,6 +134,12 @@ pub fn is_unicast(ip: IpAddr) -> bool {
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
     !ip.is_unspecified() && !ip.is_multicast() && !unfit
+}
+
+/// Whether one host of an overlay can have the address.
+pub fn is_host(ip: IpAddr) -> bool {
+    let unfit = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast() || ip.octets()[0] == 0);
+    !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback() && !unfit
 }
 
 /// What stands against giving a device of the node at `local` the address.

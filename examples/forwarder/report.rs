@@ -87,6 +87,8 @@ fn totals(totals: &Totals) -> Value {
         "moves_refused": totals.moves_refused,
         "evicted": totals.evicted,
         "answers_withheld": totals.answers_withheld,
+        "answered": totals.answered,
+        "neighbour_conflicts": totals.neighbour_conflicts,
         "drops": drops(totals.drop_reasons()),
     })
 }

@@ -1,6 +1,6 @@
 //! Arbitrary changes of the tables, with batches between them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use overplane::{
@@ -49,7 +49,7 @@ fn change(world: &mut World, input: &mut Cursor<'_>) {
 
 fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
     let segment = any_segment(input);
-    match input.u8() % 20 {
+    match input.u8() % 22 {
         0 => Change::AddSegment(new_segment(segment, input)),
         1 => Change::RemoveSegment(segment),
         2 => {
@@ -88,6 +88,11 @@ fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
         },
         17 => Change::SetVtepMac { segment, vtep: any_vtep(input), mac: any_mac(input) },
         18 => Change::RemoveVtepMac { segment, vtep: any_vtep(input) },
+        19 => {
+            let (address, mac, router) = (any_host(input), any_mac(input), input.u8() & 1 != 0);
+            Change::SetNeighbour { segment, address, mac, router }
+        }
+        20 => Change::RemoveNeighbour { segment, address: any_host(input) },
         _ => Change::Discover { segment, address: address(input.u8() % 6) },
     }
 }
@@ -122,6 +127,8 @@ fn new_segment(id: SegmentId, input: &mut Cursor<'_>) -> Segment {
     let flags = input.u8();
     segment.fdb_limit = usize::from(flags & 7);
     segment.open = flags & 8 != 0;
+    segment.neighbours.suppress = flags & 8 != 0;
+    segment.neighbours.limit = usize::from(flags & 7);
     segment.learning = flags & 16 == 0;
     segment.ageing = (flags & 32 == 0).then_some(Duration::from_secs(u64::from(flags & 3)));
     if flags & 64 != 0 {
@@ -165,6 +172,13 @@ fn any_group(input: &mut Cursor<'_>) -> GroupId {
 
 fn any_mac(input: &mut Cursor<'_>) -> MacAddr {
     MacAddr([input.u8() & 3, 0, 0, 0, 0, input.u8() % 8])
+}
+
+fn any_host(input: &mut Cursor<'_>) -> IpAddr {
+    match input.u8() & 1 {
+        0 => std::net::Ipv4Addr::new(10, 0, 0, input.u8() % 12).into(),
+        _ => std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(input.u8() % 12)).into(),
+    }
 }
 
 fn any_prefix(input: &mut Cursor<'_>) -> Prefix {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
-    Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder, GroupInfo, MacAddr, Offload, Offloads, Output, PortId, PortInfo, PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, Ttl, limits,
+    Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder, GroupInfo, MacAddr, NeighbourEntry, Offload, Offloads, Output, PortId, PortInfo, PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, Ttl, limits,
 };
 
 use crate::cursor::Cursor;
@@ -43,7 +43,13 @@ pub type Listing =
     (Vec<SegmentInfo>, Vec<PortInfo>, Vec<Entries>, Stats);
 
 /// What a segment forwards by.
-pub type Entries = (Vec<FdbEntry>, Vec<Route>, Vec<GroupInfo>, Vec<(SocketAddr, MacAddr)>);
+pub type Entries = (
+    Vec<FdbEntry>,
+    Vec<Route>,
+    Vec<GroupInfo>,
+    Vec<(SocketAddr, MacAddr)>,
+    Vec<NeighbourEntry>,
+);
 
 pub struct World {
     pub tables: Tables,
@@ -69,6 +75,8 @@ impl World {
         routed.addresses = vec![Ipv4Addr::new(10, 7, 1, 254).into(), "fd00::fe".parse().expect("")];
         let mut segments = [bridge(1), bridge(2), routed, routed_vxlan()];
         for (n, segment) in segments.iter_mut().enumerate() {
+            segment.neighbours.suppress = flags & 2 != 0 && segment.kind.is_ethernet();
+            segment.neighbours.limit = 8;
             segment.open = flags & (2 << n) != 0;
             segment.learning = flags & 16 == 0;
             segment.fdb_limit = 8;
@@ -115,6 +123,14 @@ impl World {
         };
         let framed = routed_vxlan().id();
         let to = |n| vtep(n, vxlan::PORT);
+        if flags & 2 != 0 {
+            let [address, v6] = ["10.0.0.9", "fd00::9"].map(|ip| ip.parse().expect("an address"));
+            for (address, router) in [(address, false), (v6, true)] {
+                let (segment, mac) = (bridge(1).id(), MacAddr([2, 0, 0, 0, 0, 9]));
+                let set = Change::SetNeighbour { segment, address, mac, router };
+                tables.apply(world.now, [set]).expect("a sensible binding");
+            }
+        }
         let routes = [
             route_of(framed, "10.7.1.0/24", ports[6].into()),
             route_of(framed, "10.7.2.0/24", ports[7].into()),
@@ -140,7 +156,8 @@ impl World {
             let fdb = self.tables.fdb(segment.id, self.now).expect("listed");
             let routes = self.tables.routes(segment.id).expect("listed");
             let macs = self.tables.vtep_macs(segment.id).expect("listed");
-            (fdb, routes, self.tables.groups(segment.id).expect("listed"), macs)
+            let neighbours = self.tables.neighbours(segment.id, self.now).expect("listed");
+            (fdb, routes, self.tables.groups(segment.id).expect("listed"), macs, neighbours)
         };
         let entries = segments.iter().map(entries).collect();
         (segments, self.tables.ports(), entries, self.tables.stats())

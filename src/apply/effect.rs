@@ -1,8 +1,10 @@
 //! What is to be done to the learned part of the FDBs once a change is certain.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::fdb::{Domain, Fdb, Place};
+use crate::neighbours::Snooped;
 use crate::wire::MacAddr;
 
 /// A change of shared learned state, done once nothing can fail any more.
@@ -15,6 +17,7 @@ pub(crate) enum Effect {
     Retire(Place),
     RetireAll(Arc<Domain>),
     RemoveOlder(Arc<Domain>, u32),
+    ForgetNeighbour(Arc<Snooped>, IpAddr),
 }
 
 impl Effect {
@@ -23,6 +26,7 @@ impl Effect {
             Self::Forget(domain, mac) => _ = fdb.forget(domain, *mac),
             Self::Retire(place) => place.retire(),
             Self::RetireAll(domain) => domain.retire(),
+            Self::ForgetNeighbour(snooped, address) => snooped.forget_surely(*address),
             Self::RemoveOlder(domain, age) => fdb.remove_older(domain, *age, second),
         }
     }

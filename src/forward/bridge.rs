@@ -11,10 +11,11 @@ use crate::source_key::SourceKey;
 use crate::tables::{Bridge, Macs, PortEntry, SegmentEntry, Tables, VtepEntry};
 use crate::wire::eth::{self, Cast, MacNumber};
 use crate::wire::vxlan::{self, DecodeError};
-use crate::wire::{FrameInfo, Vni};
+use crate::wire::{FrameInfo, Vni, neighbour};
 
 use super::emit::{Targets, recognise};
 use super::lookahead::{prefetch_datagrams, prefetch_frames};
+use super::neighbours::hear_from_underlay;
 use super::news::News;
 use super::routed_vxlan::RoutedOrigin;
 use super::{At, Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay, learn};
@@ -170,6 +171,15 @@ impl Forwarder {
             };
             recent.saw(from, known);
         }
+        if let Some(neighbours) = &bridge.neighbours
+            && neighbour::may_be(batch.frame(index))
+        {
+            let from = (port, segment, macs, &**neighbours);
+            let answered = self.neighbour_from_port(context, from, batch, index, news, output);
+            if let Some(fate) = answered {
+                return Ok(fate);
+            }
+        }
         let tables = context.tables;
         let known = recent.lookup(context, macs, to);
         let targets = match known {
@@ -289,6 +299,11 @@ impl Forwarder {
                 _ => true,
             };
             origins.recent.saw(from, known);
+        }
+        if let (Some(neighbours), Some(there)) = (&bridge.neighbours, origin.at)
+            && neighbour::may_be(frame)
+        {
+            hear_from_underlay(context, segment.id, neighbours, frame, there, news, output);
         }
         let tables = context.tables;
         let known = origins.recent.lookup(context, macs, to);

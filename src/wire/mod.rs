@@ -12,11 +12,13 @@ mod frame;
 pub mod ip;
 pub mod l4;
 mod mix;
+pub mod neighbour;
 pub mod vnet;
 pub mod vxlan;
 
 pub use eth::MacAddr;
 pub use frame::{Fragment, FrameInfo, IpError, L3, L4};
+pub(crate) use neighbour::is_host;
 pub use vnet::VnetHeader;
 pub use vxlan::Vni;
 

@@ -1,7 +1,7 @@
 //! Frames and packets as real hosts send them, and the names that tests give to things.
 #![allow(dead_code, reason = "each test uses some of them")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::PacketBuilder;
 use overplane::wire::vnet::{GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM};
@@ -133,4 +133,69 @@ fn super_frame(frame: Vec<u8>, gso_type: u8, gso_size: u16) -> (Vec<u8>, VnetHea
 /// A datagram of a bridge segment.
 pub(crate) fn vxlan(vni: Vni, frame: &[u8]) -> Vec<u8> {
     [&vxlan::encode(vni)[..], frame].concat()
+}
+
+/// An ARP request for everybody: `from` asks who has `target`.
+pub(crate) fn arp_request(from: Host, target: Ipv4Addr) -> Vec<u8> {
+    arp((MacAddr::BROADCAST, from.mac), 1, from.ip, (MacAddr::ZERO, target))
+}
+
+/// An ARP reply: `ip` is at `mac`.
+pub(crate) fn arp_reply(mac: MacAddr, ip: Ipv4Addr, to: MacAddr, asker: Ipv4Addr) -> Vec<u8> {
+    arp((to, mac), 2, ip, (to, asker))
+}
+
+fn arp(
+    (to, from): (MacAddr, MacAddr),
+    operation: u8,
+    sender: Ipv4Addr,
+    (mac, target): (MacAddr, Ipv4Addr),
+) -> Vec<u8> {
+    let parts: [&[u8]; 8] = [
+        &to.0,
+        &from.0,
+        &[8, 6, 0, 1, 8, 0, 6, 4, 0, operation],
+        &from.0,
+        &sender.octets(),
+        &mac.0,
+        &target.octets(),
+        &[],
+    ];
+    parts.concat()
+}
+
+/// A neighbour solicitation for the group of `target`; a probe, if `from` is unspecified.
+pub(crate) fn solicitation(mac: MacAddr, from: IpAddr, target: IpAddr) -> Vec<u8> {
+    let (IpAddr::V6(source), IpAddr::V6(target)) = (from, target) else { panic!("IPv4") };
+    let [.., a, b, c] = target.octets();
+    let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
+    let option = [&[1, 1][..], &mac.0].concat();
+    let option = if source.is_unspecified() { &[] } else { &option[..] };
+    let message = [&[0; 4], &target.octets()[..], option].concat();
+    nd((MacAddr([0x33, 0x33, 0xff, a, b, c]), mac), 135, (source, group), &message)
+}
+
+/// A neighbour advertisement for everybody: `ip` is at `mac`.
+pub(crate) fn advertisement(mac: MacAddr, ip: IpAddr, router: bool) -> Vec<u8> {
+    let IpAddr::V6(ip) = ip else { panic!("IPv4") };
+    let flags = if router { 0xa0 } else { 0x20 };
+    let message = [&[flags, 0, 0, 0], &ip.octets()[..], &[2, 1], &mac.0].concat();
+    let all = (Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), MacAddr([0x33, 0x33, 0, 0, 0, 1]));
+    nd((all.1, mac), 136, (ip, all.0), &message)
+}
+
+fn nd(
+    (to, from): (MacAddr, MacAddr),
+    kind: u8,
+    (source, destination): (Ipv6Addr, Ipv6Addr),
+    message: &[u8],
+) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let rest = [message[0], message[1], message[2], message[3]];
+    PacketBuilder::ethernet2(from.0, to.0)
+        .ipv6(source.octets(), destination.octets(), 255)
+        .icmpv6_raw(kind, 0, rest)
+        .write(&mut frame, &message[4..])
+        .unwrap();
+    frame
 }

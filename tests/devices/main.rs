@@ -4,6 +4,9 @@
 #![cfg(all(feature = "io", target_os = "linux"))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
+#[path = "../common/packets.rs"]
+mod packets;
+
 mod adopted;
 mod affinity;
 mod churn;

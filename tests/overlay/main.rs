@@ -10,6 +10,7 @@ mod bridging;
 mod counters;
 mod frames;
 mod mtu;
+mod neighbours;
 mod network;
 mod next_hops;
 mod offload;

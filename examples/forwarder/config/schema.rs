@@ -2,6 +2,7 @@
 
 mod entries;
 mod mtu;
+mod neighbours;
 mod port;
 mod segment;
 

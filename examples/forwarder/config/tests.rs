@@ -69,6 +69,7 @@ fn every_option_arrives() {
         ecn = "off"
         dscp = 46
         ttl = "inherit"
+        neighbours = { suppress = true, snoop = false, limit = 7, ageing = 9, static = [{ address = "fd08::9", mac = "02:00:00:00:00:09", router = true }] }
         peers = ["fd00::2", "[fd00::3]:9"]
         [[segment.port]]
         device = "ovl0"
@@ -96,6 +97,11 @@ fn every_option_arrives() {
     assert_eq!((segment.fdb_port_limit, segment.fdb_evict), (Some(4), false));
     let outer = segment.outer;
     assert_eq!((outer.ecn, outer.dscp, outer.ttl), (Ecn::Off, Dscp::Fixed(46), Ttl::Inherit));
+    let options = &segment.neighbours;
+    assert_eq!((options.suppress, options.snoop, options.limit), (true, false, 7));
+    assert_eq!(options.ageing, Some(Duration::from_secs(9)));
+    let (address, mac) = ("fd08::9".parse().unwrap(), "02:00:00:00:00:09".parse().unwrap());
+    assert_eq!(segments[0].neighbours, [(address, mac, true)]);
     let peers = ["[fd00::2]:8472", "[fd00::3]:9"].map(|peer| peer.parse().unwrap());
     assert_eq!(segments[0].peers, peers);
     let port = &segments[0].ports[0].options;
@@ -200,6 +206,17 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "7: segment.flood: not allowed in a routed segment in VXLAN",
                 "8: segment.vtep.mac: missing; allowed: an individual MAC address as in 02:00:00:00:00:01",
                 "11: segment.vtep.address: \"10.9.0.2\" is given on line 9 already",
+            ],
+        ),
+        (
+            format!(
+                "{bridge}neighbours = {{ suppress = false, limit = 65537, ageing = 0, static = [{{ address = \"ff02::1\", mac = \"02:00:00:00:00:01\" }}, {{ address = \"10.8.0.2\", mac = \"02:00:00:00:00:01\" }}] }}"
+            ),
+            vec![
+                "6: segment.neighbours.limit: 65537 is not allowed; allowed: 0 to 65536",
+                "6: segment.neighbours.ageing: 0 is not allowed; allowed: 1 to 262144 seconds, or \"never\"",
+                "6: segment.neighbours.static.address: \"ff02::1\" is not allowed; allowed: an address of one host, as in 10.8.0.9",
+                "6: segment.neighbours.static: of no use unless suppress is true",
             ],
         ),
         (

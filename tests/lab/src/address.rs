@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
@@ -14,6 +15,10 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::error::{Attempt, invalid};
 use crate::{Cidr, Namespace};
+
+/// Longest time that the kernel takes to find out whether an address is taken: up to a second before it asks, and one
+/// for an answer (RFC 4862 §5.4.2).
+const CLAIM: Duration = Duration::from_secs(4);
 
 impl Namespace {
     /// Adds an address such as `"10.0.0.1/24"` to a link; an IPv6 one is usable at once.
@@ -32,6 +37,54 @@ impl Namespace {
             self.request(message, NLM_F_CREATE | NLM_F_EXCL).map(drop)
         };
         add().attempt(|| format!("adding address {address} to {name}"))
+    }
+
+    /// Adds an IPv6 address to a link as hosts do on their own, after asking whether it is taken (RFC 4862 §5.4), and says
+    /// whether it is free.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link, it has the address already, or the answer takes longer than it may.
+    pub fn claim_address(
+        &self,
+        name: &str,
+        address: impl TryInto<Cidr, Error = io::Error>,
+    ) -> io::Result<bool> {
+        let address = address.try_into().attempt(|| format!("claiming an address for {name}"))?;
+        let claim = || {
+            let mut message = self.address_message(name, address)?;
+            message.header.flags = AddressHeaderFlags::empty();
+            let message = RouteNetlinkMessage::NewAddress(message);
+            self.request(message, NLM_F_CREATE | NLM_F_EXCL)?;
+            let deadline = Instant::now() + CLAIM;
+            while Instant::now() < deadline {
+                let flags = self.address_flags(address.ip)?;
+                if flags.contains(AddressHeaderFlags::Dadfailed) {
+                    return Ok(false);
+                }
+                if !flags.contains(AddressHeaderFlags::Tentative) {
+                    return Ok(true);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel still asks for it"))
+        };
+        claim().attempt(|| format!("claiming address {address} for {name}"))
+    }
+
+    /// What the kernel says of an address.
+    fn address_flags(&self, ip: IpAddr) -> io::Result<AddressHeaderFlags> {
+        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let answers = self.list(&message)?;
+        let flags = answers.iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(found)
+                if found.attributes.contains(&AddressAttribute::Address(ip)) =>
+            {
+                Some(found.header.flags)
+            }
+            _ => None,
+        });
+        flags.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the address is gone"))
     }
 
     /// Takes an address from a link.
@@ -132,6 +185,22 @@ impl Namespace {
             self.request(message, NLM_F_CREATE | NLM_F_REPLACE).map(drop)
         };
         add().attempt(|| format!("adding neighbour {ip} at {mac:02x?} to {dev}"))
+    }
+
+    /// Makes a host forget what it knows of a neighbour, so that it asks anew.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link, or nothing is known.
+    pub fn delete_neighbour(&self, dev: &str, ip: IpAddr) -> io::Result<()> {
+        let delete = || {
+            let mut message = NeighbourMessage::default();
+            message.header.family = family(ip);
+            message.header.ifindex = self.find(dev)?;
+            message.attributes = vec![NeighbourAttribute::Destination(ip.into())];
+            self.request(RouteNetlinkMessage::DelNeighbour(message), 0).map(drop)
+        };
+        delete().attempt(|| format!("deleting neighbour {ip} of {dev}"))
     }
 
     /// Whether all IPv6 addresses of the link `index` work by now, which they do a moment after

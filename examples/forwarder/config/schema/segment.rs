@@ -9,14 +9,23 @@ use overplane::wire::vxlan::PORT_LINUX;
 use overplane::{MacAddr, Segment, SegmentId, Vni};
 
 use super::entries::{self, Places};
-use super::mtu;
+use super::{mtu, neighbours};
 use crate::config::reader::{Item, Once, Problems, Section};
 use crate::outer;
 use crate::plan::{self, SegmentPlan, VTEP};
 
 const COMMON: &[&str] = &["kind", "udp_port", "open", "ecn", "dscp", "ttl", "peers", "port"];
-const BRIDGE: &[&str] =
-    &["vni", "learning", "ageing", "fdb_limit", "fdb_port_limit", "fdb_evict", "flood", "fdb"];
+const BRIDGE: &[&str] = &[
+    "vni",
+    "learning",
+    "ageing",
+    "fdb_limit",
+    "fdb_port_limit",
+    "fdb_evict",
+    "flood",
+    "fdb",
+    "neighbours",
+];
 const ROUTED: &[&str] = &["route"];
 const ROUTED_VXLAN: &[&str] = &["vni", "mac", "vtep", "route"];
 const KINDS: &str = "\"bridge\", \"routed\" or \"routed-vxlan\"";
@@ -71,6 +80,7 @@ impl Reader<'_> {
             }
             let mut places = Places { ports: &planned.ports, vteps: &mut vteps };
             planned.fdb = entries::fdb(section, &mut places, problems);
+            (planned.segment.neighbours, planned.neighbours) = neighbours::read(section, problems);
         } else {
             let mut places = Places { ports: &planned.ports, vteps: &mut vteps };
             planned.routes = entries::routes(section, &mut places, problems);
