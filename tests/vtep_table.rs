@@ -1,4 +1,4 @@
-//! The table of `docs/vtep.md` is complete, and what it names is there.
+//! The table of `docs/vtep.md` is complete, and what it and `docs/coming-from.md` name is there.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -110,6 +110,28 @@ fn every_test_of_a_row_is_in_the_table() {
             let named = row.tests.iter().any(|(of, name)| Path::new(of) == file && name == test);
             assert!(named, "{test} of {} is not in row {number}", file.display());
         }
+    }
+}
+
+/// `Segment::mtu` is a field or a function of that name, in a file that is about the type.
+#[test]
+fn every_name_of_the_library_exists() {
+    let mut files = Vec::new();
+    rust_files("src", &mut files);
+    let sources: Vec<String> =
+        files.iter().map(|file| fs::read_to_string(root().join(file)).unwrap()).collect();
+    let page = fs::read_to_string(root().join("docs/coming-from.md")).unwrap();
+    let names: Vec<_> = quoted(&page).filter_map(|word| word.split_once("::")).collect();
+    assert!(names.len() > 20);
+    for (of, member) in names {
+        let types =
+            [format!("pub struct {of} "), format!("pub struct {of}("), format!("impl {of} ")];
+        let member = [format!("pub {member}: "), format!("pub fn {member}(")];
+        let found = sources.iter().any(|source| {
+            types.iter().any(|name| source.contains(name))
+                && member.iter().any(|name| source.contains(name))
+        });
+        assert!(found, "{of}::{} is not there", member[0]);
     }
 }
 

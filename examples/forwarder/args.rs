@@ -407,6 +407,23 @@ mod tests {
     }
 
     #[test]
+    fn the_page_for_those_who_come_from_elsewhere_names_flags_that_exist() {
+        let command = Arguments::command();
+        let all = command.get_subcommands().flat_map(|sub| sub.get_arguments());
+        let known: Vec<&str> =
+            all.chain(command.get_arguments()).filter_map(|arg| arg.get_long()).collect();
+        // Of the third column on: what is in the first is the flag of another program.
+        let page = include_str!("../../docs/coming-from.md");
+        let cells = page.lines().filter_map(|line| line.split('|').nth(2));
+        let spans = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        let flags: Vec<&str> = spans.filter_map(|span| span.strip_prefix("--")).collect();
+        assert!(flags.len() > 5);
+        for flag in flags {
+            assert!(known.contains(&flag), "--{flag}");
+        }
+    }
+
+    #[test]
     fn wrong_arguments_are_refused_with_what_is_allowed() {
         let vxlan = "forwarder vxlan --local 10.9.0.1 --dev ovl0";
         let udp = "forwarder udp --local 10.9.0.1 --dev ovl0 --address 10.7.1.0/16";

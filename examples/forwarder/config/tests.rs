@@ -385,3 +385,54 @@ fn broken_syntax_is_reported_with_its_lines_and_nothing_else() {
     assert!(found.iter().skip(1).any(|line| line.starts_with("f.toml:4: ")), "{found:?}");
     assert!(!found.iter().any(|line| line.contains("missing; allowed")), "{found:?}");
 }
+
+/// The keys in a page of the documentation, such as `segment.fdb.mac` with or without a value behind it.
+fn documented_keys(page: &str) -> impl Iterator<Item = &str> {
+    let spans = page.split('`').skip(1).step_by(2);
+    let keys = spans.map(|span| span.split(" = ").next().unwrap_or(span));
+    keys.filter(|key| key.starts_with("dataplane.") || key.starts_with("segment."))
+}
+
+/// Whether some file with this key has nothing to say against the key itself. What it stands for is not known here, so
+/// it gets a value that no key allows.
+fn is_known(key: &str) -> bool {
+    let (table, rest) = key.split_once('.').unwrap();
+    let (list, last) = rest.split_once('.').unwrap_or(("", rest));
+    ["bridge", "routed"].iter().any(|kind| {
+        let head = format!("[dataplane]\nlocal = \"10.9.0.1\"\n[[segment]]\nkind = \"{kind}\"\n");
+        let texts = match (table, list) {
+            ("dataplane", _) => vec![format!("dataplane.{rest} = {{}}\n")],
+            (_, "") => vec![format!("{head}{last} = {{}}\n")],
+            _ => vec![
+                format!("{head}[[segment.{list}]]\n{last} = {{}}\n"),
+                format!("{head}{list} = {{ {last} = {{}} }}\n"),
+            ],
+        };
+        texts.iter().any(|text| {
+            let problems = parse("a", text).err().unwrap_or_default();
+            let of_key = |path: &str| format!(" {path}: ");
+            let about = |path| problems.iter().filter(move |line| line.contains(&of_key(path)));
+            let against =
+                |line: &&String| line.contains("unknown key") || line.contains("not allowed in");
+            let parent_is_wrong = !list.is_empty()
+                && about(&key[..key.len() - last.len() - 1])
+                    .any(|line| against(&line) || line.contains("is not allowed"));
+            key == "segment.kind" || !parent_is_wrong && !about(key).any(|line| against(&line))
+        })
+    })
+}
+
+#[test]
+fn the_page_for_those_who_come_from_elsewhere_names_keys_that_exist() {
+    let page = include_str!("../../../docs/coming-from.md");
+    let mut keys = 0;
+    for key in documented_keys(page) {
+        assert!(is_known(key), "{key} is no key");
+        keys += 1;
+    }
+    assert!(keys > 20, "{keys} keys");
+    for wrong in ["segment.colour", "segment.port.colour", "segment.colour.mac", "dataplane.colour"]
+    {
+        assert!(!is_known(wrong), "{wrong}");
+    }
+}
