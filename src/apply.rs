@@ -25,7 +25,8 @@ use crate::fib::Rib;
 use crate::mtu;
 use crate::next_hop::NextHops;
 use crate::segment::{
-    Destination, Kind, Location, MAX_FLOOD, PortId, PortOptions, Segment, SegmentId, VtepId,
+    Destination, Kind, Location, MAX_FLOOD, OuterRule, PortId, PortOptions, Segment, SegmentId,
+    VtepId,
 };
 use crate::shards::Shards;
 use crate::slots::MAX_SLOTS;
@@ -220,7 +221,7 @@ impl Draft {
                 too_big: segment.mtu_options.too_big_errors,
             },
             open: segment.open,
-            outer: segment.outer.into(),
+            outer: OuterRule::new(segment.outer, self.tables.inherits_df),
             ports: SmallVec::new(),
             table,
             mentions: Shards::new(seed),

@@ -1,6 +1,9 @@
 //! How a dataplane runs.
 
+mod underlay;
+
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::Error;
@@ -9,6 +12,7 @@ use crate::fdb;
 use crate::offload::Offloads;
 use crate::tables::MAX_WORKERS;
 use crate::wire::vxlan::ReservedBits;
+pub use underlay::{DontFragment, ZeroChecksums};
 
 /// Default size of socket buffers, in bytes of payload: what a 10 Gb/s sender fills in about 6 ms.
 pub(crate) const DEFAULT_BUFFER: usize = 7 << 20;
@@ -51,18 +55,21 @@ pub struct Config {
     /// `(1 - 1/n)^source_ports`, which is 6 % for 2 workers and 4 ports, 32 % for 4 workers. 0 sends from the port the
     /// segment receives on.
     pub source_ports: usize,
+    /// Where the source ports come from; `None`, the default, is the host's range of ephemeral ports
+    /// (`net.ipv4.ip_local_port_range`, usually 32768 to 60999), as with Linux's VXLAN device.
+    ///
+    /// RFC 7348 §5 recommends 49152 to 65535. Ports that are taken are passed over. A range of the firewall's should not
+    /// contain the ports that segments receive on.
+    pub source_port_range: Option<RangeInclusive<u16>>,
     /// Receive buffer of each underlay socket, 1 byte to 1 GiB; default 7 MiB. What the kernel granted is in
     /// [`Control::underlay`](crate::Control::underlay).
     pub receive_buffer: usize,
     /// Send buffer of each underlay socket, 1 byte to 1 GiB; default 7 MiB.
     pub send_buffer: usize,
-    /// Forbid fragmentation of datagrams on the underlay; default `true`, as a VTEP must not fragment (RFC 7348
-    /// §4.3).
-    ///
-    /// With `false`, a VTEP whose path is narrower than the segment's MTU allows has its trains refused, because trains
-    /// are never fragmented: every datagram then costs a call of its own, and before Linux 6.14 `udp-gso` is taken out
-    /// for all VTEPs.
-    pub dont_fragment: bool,
+    /// Which datagrams the underlay may fragment; default none.
+    pub dont_fragment: DontFragment,
+    /// Which datagrams go without UDP checksum; default none.
+    pub zero_checksums: ZeroChecksums,
     /// What becomes of VXLAN datagrams with reserved bits set; default: refused, as Linux does.
     pub reserved_bits: ReservedBits,
     /// How long a worker looks again and again for more before it sleeps, while frames keep coming that fast; 0 to 10 ms,
@@ -89,14 +96,21 @@ impl Config {
             fdb_capacity: fdb::DEFAULT_CAPACITY,
             batch: DEFAULT_SLOTS,
             source_ports: 4,
+            source_port_range: None,
             receive_buffer: DEFAULT_BUFFER,
             send_buffer: DEFAULT_BUFFER,
-            dont_fragment: true,
+            dont_fragment: DontFragment::Set,
+            zero_checksums: ZeroChecksums::default(),
             reserved_bits: ReservedBits::Refuse,
             spin: DEFAULT_SPIN,
             offloads: Offloads::ALL,
             events: 1024,
         }
+    }
+
+    /// How often there are as many sockets to send from as source ports: those that may be fragmented are others.
+    pub(crate) fn banks(&self) -> usize {
+        if self.dont_fragment == DontFragment::Inherit { 2 } else { 1 }
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -112,6 +126,14 @@ impl Config {
         range("FDB capacity", self.fdb_capacity, 1, fdb::MAX_CAPACITY, capacity)?;
         range("frames per batch", self.batch, 1, MAX_SLOTS, "1 to 1024")?;
         range("number of source ports", self.source_ports, 0, MAX_SOURCE_PORTS, "0 to 64")?;
+        if let Some(ports) = &self.source_port_range
+            && (*ports.start() == 0 || ports.len() < self.banks() * self.source_ports)
+        {
+            let value = format!("{} to {}", ports.start(), ports.end());
+            let allowed =
+                "1 to 65535, and no fewer ports than `source_ports`, twice where DF is inherited";
+            return Err(Error::invalid("range of source ports", value, allowed));
+        }
         range("number of events", self.events, 1, 1 << 20, "1 to 1048576")?;
         let buffer = "1 byte to 1 GiB";
         range("size of the receive buffer", self.receive_buffer, 1, 1 << 30, buffer)?;

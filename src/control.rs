@@ -20,6 +20,7 @@ use crate::segment::{Destination, PortId, PortOptions, Segment, SegmentId};
 use crate::shared::{Listener, Registry, Shared, lock};
 use crate::stats::Stats;
 use crate::wire::MacAddr;
+use crate::worker::sending_options;
 
 /// A UDP port that the dataplane receives on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -390,10 +391,9 @@ impl Control {
         let options = SocketOptions {
             reuse_port: config.workers > 1,
             receive_buffer: config.receive_buffer,
-            send_buffer: config.send_buffer,
-            dont_fragment: config.dont_fragment,
             receive_tos: true,
             busy_poll: u32::try_from(config.spin.as_micros()).ok().filter(|micros| *micros > 0),
+            ..sending_options(config)
         };
         let local = SocketAddr::new(config.local, udp_port);
         let namespace = self.shared.namespace.as_ref().map(AsFd::as_fd);

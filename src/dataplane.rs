@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use crate::Error;
-use crate::config::Config;
+use crate::config::{Config, DontFragment};
 use crate::control::Control;
 use crate::io::{Verdict, Version, current_netns, probe, spoiled};
 use crate::offload::Offload;
@@ -53,6 +53,9 @@ impl Dataplane {
         config.check()?;
         let mut tables = Tables::new(config.local, config.workers)?;
         tables.set_reserved_bits(config.reserved_bits);
+        if config.dont_fragment == DontFragment::Inherit {
+            tables.inherit_dont_fragment();
+        }
         tables.set_fdb_capacity(config.fdb_capacity)?;
         let namespace = current_netns();
         let entropy = open_entropy_sockets(&config)?;

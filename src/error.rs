@@ -59,6 +59,12 @@ impl Error {
         Self::Invalid { what, value: value.into(), allowed }
     }
 
+    /// Whether the operating system says that an address or port is taken.
+    #[cfg(all(feature = "io", target_os = "linux"))]
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+
     pub(crate) fn not_found(what: impl fmt::Display) -> Self {
         Self::NotFound { what: what.to_string() }
     }

@@ -168,7 +168,7 @@ pub use tables::Tables;
 pub use wire::{MacAddr, Vni};
 #[cfg(all(feature = "io", target_os = "linux"))]
 pub use {
-    config::Config,
+    config::{Config, DontFragment, ZeroChecksums},
     control::{Control, UnderlayInfo},
     dataplane::Dataplane,
     io::{ChannelError, ChannelPort, Device, DeviceKind},

@@ -231,6 +231,8 @@ pub struct Tables {
     pub(crate) workers: usize,
     pub(crate) seed: u64,
     pub(crate) reserved_bits: ReservedBits,
+    /// Whether what may be fragmented inside may be so outside.
+    pub(crate) inherits_df: bool,
     /// Learned entries of all bridge segments.
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) segments: Shards<SegmentId, Arc<SegmentEntry>>,
@@ -266,6 +268,7 @@ impl Tables {
             workers,
             seed,
             reserved_bits: ReservedBits::Refuse,
+            inherits_df: false,
             fdb: Arc::new(Fdb::new(fdb::DEFAULT_CAPACITY)?),
             segments: Shards::new(seed),
             udp_ports: Arc::default(),
@@ -280,6 +283,14 @@ impl Tables {
     /// Sets what becomes of VXLAN datagrams with reserved bits set; refused unless this is called.
     pub fn set_reserved_bits(&mut self, reserved_bits: ReservedBits) {
         self.reserved_bits = reserved_bits;
+    }
+
+    /// Has datagrams say whether their inner packet may be fragmented ([`OuterHeader::may_fragment`]), in segments that are
+    /// added from now on.
+    ///
+    /// [`OuterHeader::may_fragment`]: crate::OuterHeader::may_fragment
+    pub fn inherit_dont_fragment(&mut self) {
+        self.inherits_df = true;
     }
 
     /// Sets for how many learned MAC addresses there is room, in all segments together: 1 to

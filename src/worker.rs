@@ -14,7 +14,8 @@ mod wait;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,10 +25,10 @@ use mio::{Events, Poll, Token, Waker};
 
 use crate::Error;
 use crate::batch::Batch;
-use crate::config::Config;
+use crate::config::{Config, DontFragment, ZeroChecksums};
 use crate::drop_reason::DropReason;
 use crate::forward::Forwarder;
-use crate::hash::Seeded;
+use crate::hash::{Seeded, random_seed};
 use crate::io::{
     PortQueue, Received, Receiver, SendQueue, SocketOptions, UdpSocket, port_reason,
     underlay_reason,
@@ -49,7 +50,20 @@ const POLL_EVENTS: usize = 256;
 
 const WAKER: Token = Token(usize::MAX);
 
-/// Opens the sockets from whose ports VXLAN datagrams leave.
+/// What the sockets of all UDP ports have in common.
+pub(crate) fn sending_options(config: &Config) -> SocketOptions {
+    let ZeroChecksums { send_v4, send_v6, accept_v6 } = config.zero_checksums;
+    SocketOptions {
+        send_buffer: config.send_buffer,
+        may_fragment: config.dont_fragment == DontFragment::Unset,
+        send_unchecked: if config.local.is_ipv6() { send_v6 } else { send_v4 },
+        accept_unchecked: accept_v6,
+        ..SocketOptions::default()
+    }
+}
+
+/// Opens the sockets from whose ports VXLAN datagrams leave; where DF is inherited, those with DF first, and then as many
+/// without.
 ///
 /// All workers send from the same ones: the source port of a flow must not depend on who sends it. Otherwise it would
 /// change as the flow moves from worker to worker, and so would the worker that receives it at the other end, whose
@@ -59,13 +73,60 @@ pub(crate) fn open_entropy_sockets(config: &Config) -> Result<Arc<[UdpSocket]>, 
         reuse_port: false,
         // Nobody is asked to send to these ports; peers answer to the segment's.
         receive_buffer: 1,
-        send_buffer: config.send_buffer,
-        dont_fragment: config.dont_fragment,
-        ..SocketOptions::default()
+        ..sending_options(config)
     };
-    let local = SocketAddr::new(config.local, 0);
-    let open = |_| UdpSocket::open(local, &options).map(|(socket, _)| socket);
-    (0..config.source_ports).map(open).collect()
+    let mut free = FreePorts::new(config.local, config.source_port_range.clone());
+    let mut sockets = Vec::new();
+    for bank in 0..config.banks() {
+        let options = SocketOptions { may_fragment: options.may_fragment || bank > 0, ..options };
+        for _ in 0..config.source_ports {
+            sockets.push(free.open(&options)?);
+        }
+    }
+    Ok(sockets.into())
+}
+
+/// Ports to send from.
+struct FreePorts {
+    local: IpAddr,
+    /// Those that were not tried yet; the kernel's choice if `None`.
+    ports: Option<Box<dyn Iterator<Item = u16>>>,
+}
+
+impl FreePorts {
+    fn new(local: IpAddr, range: Option<RangeInclusive<u16>>) -> Self {
+        let ports = range.map(|range| {
+            // From anywhere, so that several dataplanes of a host mostly do not meet.
+            let start = random_seed() as usize % range.len().max(1);
+            let later = range.clone().skip(start);
+            let ports: Box<dyn Iterator<Item = u16>> = Box::new(later.chain(range.take(start)));
+            ports
+        });
+        Self { local, ports }
+    }
+
+    /// A socket on the next port that is free.
+    fn open(&mut self, options: &SocketOptions) -> Result<UdpSocket, Error> {
+        let mut taken = None;
+        loop {
+            let port = match &mut self.ports {
+                None => 0,
+                Some(ports) => match (ports.next(), taken) {
+                    (Some(port), _) => port,
+                    (None, Some(error)) => return Err(error),
+                    (None, None) => {
+                        let error = io::Error::from(io::ErrorKind::AddrInUse);
+                        return Err(Error::io("choosing source ports", error, "widen their range"));
+                    }
+                },
+            };
+            match UdpSocket::open(SocketAddr::new(self.local, port), options) {
+                Ok((socket, _)) => return Ok(socket),
+                Err(error) if port > 0 && error.is_taken() => taken = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
 /// What a worker opens before the state it shares exists.
@@ -175,9 +236,10 @@ pub struct Worker {
     port_source: HashMap<PortId, usize, Seeded>,
     listener_source: HashMap<u16, usize, Seeded>,
     entropy: Arc<[UdpSocket]>,
-    /// Indices of the transmits for each entropy socket, and for the listening sockets.
+    /// Indices of the transmits for each entropy socket, and for the listening sockets by port and whether they may be
+    /// fragmented.
     by_entropy: Vec<Vec<u32>>,
-    by_listener: Vec<(u16, Vec<u32>)>,
+    by_listener: Vec<((u16, bool), Vec<u32>)>,
     batch: Batch,
     output: Output,
     forwarder: Forwarder,

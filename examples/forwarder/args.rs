@@ -1,13 +1,17 @@
 //! The command line.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use overplane::limits::{FLANNEL_UDP_PORT, MAX_WORKERS};
 use overplane::wire::vxlan;
-use overplane::{Config, Dscp, Ecn, MacAddr, Offloads, PortOptions, Prefix, Segment, Ttl, Vni};
+use overplane::{
+    Config, DontFragment, Dscp, Ecn, MacAddr, Offloads, PortOptions, Prefix, Segment, Ttl, Vni,
+    ZeroChecksums,
+};
 use overplane_lab::Cidr;
 use tracing::level_filters::LevelFilter;
 
@@ -117,6 +121,15 @@ struct Node {
     /// While frames keep coming, look for more for so many microseconds before sleeping: shortens round trips. 0: never.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 50, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     spin: u16,
+    /// UDP source ports of datagrams [default: the host's range of ephemeral ports].
+    #[arg(long, value_name = "FIRST-LAST", value_parser = word(outer::port_range, outer::PORT_RANGE))]
+    source_port_range: Option<RangeInclusive<u16>>,
+    /// DF of datagrams: set, unset, or inherit for that of the packet inside.
+    #[arg(long, value_name = "MODE", default_value = "set", value_parser = word(outer::dont_fragment, outer::DONT_FRAGMENT))]
+    dont_fragment: DontFragment,
+    /// Datagrams without UDP checksum: none, or of send-v4, send-v6, accept-v6 those wanted, joined by commas.
+    #[arg(long, value_name = "SET", default_value = "none", value_parser = word(outer::zero_checksums, outer::ZERO_CHECKSUMS))]
+    zero_checksums: ZeroChecksums,
     /// Congestion marks (ECN): normal copies them out and hands them on in, compatibility only hands them on in, off does
     /// neither.
     #[arg(long, value_name = "MODE", default_value = "normal", value_parser = word(outer::ecn, outer::ECN))]
@@ -199,6 +212,9 @@ impl Node {
         config.workers = usize::from(self.workers);
         config.offloads = self.offload;
         config.spin = Duration::from_micros(self.spin.into());
+        config.source_port_range = self.source_port_range;
+        config.dont_fragment = self.dont_fragment;
+        config.zero_checksums = self.zero_checksums;
         segment.mtu = self.mtu;
         segment.outer.ecn = self.ecn;
         segment.outer.dscp = self.dscp;
@@ -354,7 +370,8 @@ mod tests {
     fn vxlan_arguments_make_a_bridge_segment() {
         let line = "forwarder vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --remote 10.9.0.3:8472 \
                     --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --suppress --workers 2 --offload auto,-uso --spin 0 \
-                    --ecn compatibility --dscp inherit --ttl 9";
+                    --ecn compatibility --dscp inherit --ttl 9 --source-port-range 50000-50009 \
+                    --dont-fragment inherit --zero-checksums send-v4";
         let plan = plan(line).unwrap();
         let segment = &plan.segments[0];
         assert_eq!(plan.config.workers, 2);
@@ -365,6 +382,9 @@ mod tests {
         assert!(segment.segment.neighbours.suppress && segment.segment.neighbours.snoop);
         let flood = ["10.9.0.2:4789", "10.9.0.3:8472"].map(|vtep| vtep.parse().unwrap());
         assert_eq!(segment.flood, flood);
+        assert_eq!(plan.config.source_port_range, Some(50_000..=50_009));
+        assert_eq!(plan.config.dont_fragment, DontFragment::Inherit);
+        assert!(plan.config.zero_checksums.send_v4 && !plan.config.zero_checksums.accept_v6);
         let outer = segment.segment.outer;
         assert_eq!(outer.ecn, Ecn::Compatibility);
         assert_eq!((outer.dscp, outer.ttl), (Dscp::Inherit, Ttl::Fixed(9)));

@@ -70,6 +70,9 @@ impl World {
         if flags & 1 != 0 {
             tables.set_reserved_bits(vxlan::ReservedBits::Ignore);
         }
+        if flags & 4 != 0 {
+            tables.inherit_dont_fragment();
+        }
         let mut changes = Vec::new();
         let mut routed = Segment::routed(ROUTED_PORT);
         routed.addresses = vec![Ipv4Addr::new(10, 7, 1, 254).into(), "fd00::fe".parse().expect("")];

@@ -30,8 +30,11 @@ pub(crate) struct SocketOptions {
     pub(crate) receive_buffer: usize,
     /// Send buffer in bytes; 0 leaves the kernel's default.
     pub(crate) send_buffer: usize,
-    /// Whether datagrams carry DF and are refused above the path MTU; otherwise they are fragmented.
-    pub(crate) dont_fragment: bool,
+    /// Whether datagrams may be fragmented; otherwise they carry DF and are refused above the path MTU.
+    pub(crate) may_fragment: bool,
+    /// Whether datagrams are sent without UDP checksum, and over IPv6 accepted without.
+    pub(crate) send_unchecked: bool,
+    pub(crate) accept_unchecked: bool,
     /// Whether received datagrams come with their TOS byte or traffic class.
     pub(crate) receive_tos: bool,
     /// Microseconds for which a read that finds nothing looks into the network device's queue, if the kernel lets it.
@@ -52,6 +55,8 @@ pub(crate) struct Buffers {
 pub(crate) struct UdpSocket {
     socket: Socket,
     local: SocketAddr,
+    /// Whether its datagrams have a checksum, without which the kernel refuses trains.
+    checked: bool,
 }
 
 impl UdpSocket {
@@ -75,12 +80,15 @@ impl UdpSocket {
         let socket = Socket::new(Domain::for_address(local), kind, Some(Protocol::UDP))?;
         if local.is_ipv6() {
             socket.set_only_v6(true)?;
-            options::accept_zero_checksums(socket.as_fd())?;
+            options::set_accept_unchecked(socket.as_fd(), options.accept_unchecked)?;
+        }
+        if options.send_unchecked {
+            options::send_unchecked(socket.as_fd(), local.is_ipv6())?;
         }
         if options.reuse_port {
             socket.set_reuse_port(true)?;
         }
-        options::set_dont_fragment(socket.as_fd(), local.is_ipv6(), options.dont_fragment)?;
+        options::set_may_fragment(socket.as_fd(), local.is_ipv6(), options.may_fragment)?;
         if options.receive_tos {
             options::receive_tos(socket.as_fd(), local.is_ipv6())?;
         }
@@ -106,7 +114,21 @@ impl UdpSocket {
         };
         socket.bind(&local.into())?;
         let local = socket.local_addr()?.as_socket().unwrap_or(local);
-        Ok((Self { socket, local }, buffers))
+        Ok((Self { socket, local, checked: !options.send_unchecked }, buffers))
+    }
+
+    /// Whether trains can be sent at all: not without checksum.
+    pub(crate) fn sends_trains(&self) -> bool {
+        self.checked
+    }
+
+    /// Says whether datagrams sent from now on may be fragmented.
+    ///
+    /// # Errors
+    ///
+    /// None on a working kernel.
+    pub(crate) fn set_may_fragment(&self, may: bool) -> io::Result<()> {
+        options::set_may_fragment(self.socket.as_fd(), self.local.is_ipv6(), may)
     }
 
     /// The address that the socket is bound to.

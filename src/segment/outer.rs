@@ -82,6 +82,9 @@ pub struct OuterHeader {
     pub tos: u8,
     /// The TTL or hop limit; 0 leaves it to the socket.
     pub ttl: u8,
+    /// Whether the underlay may fragment it although datagrams are mostly not to be; see
+    /// [`Tables::inherit_dont_fragment`](crate::Tables::inherit_dont_fragment).
+    pub may_fragment: bool,
 }
 
 /// The options, ready to be used for each frame.
@@ -92,12 +95,14 @@ pub(crate) struct OuterRule {
     set: u8,
     ttl: u8,
     inherits_ttl: bool,
+    /// Whether what may be fragmented inside may be so outside.
+    inherits_df: bool,
     /// Whether marks that arrive are handed on.
     pub(crate) merges_ecn: bool,
 }
 
-impl From<OuterOptions> for OuterRule {
-    fn from(options: OuterOptions) -> Self {
+impl OuterRule {
+    pub(crate) fn new(options: OuterOptions, inherits_df: bool) -> Self {
         let (copied, set) = match options.dscp {
             Dscp::Fixed(dscp) => (0, dscp << 2),
             Dscp::Inherit => (!ecn::MASK, 0),
@@ -108,18 +113,18 @@ impl From<OuterOptions> for OuterRule {
             set,
             ttl: if let Ttl::Fixed(ttl) = options.ttl { ttl } else { 0 },
             inherits_ttl: options.ttl == Ttl::Inherit,
+            inherits_df,
             merges_ecn: options.ecn != Ecn::Off,
         }
     }
-}
 
-impl OuterRule {
     /// The outer header for a frame.
     #[inline(always)]
     pub(crate) fn header(&self, frame: &[u8], info: &FrameInfo) -> OuterHeader {
         OuterHeader {
             tos: info.tos(frame) & self.copied | self.set,
             ttl: if self.inherits_ttl { info.ttl(frame) } else { self.ttl },
+            may_fragment: self.inherits_df && info.may_be_fragmented(frame),
         }
     }
 }

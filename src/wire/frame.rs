@@ -262,6 +262,17 @@ impl FrameInfo {
         frame.get(usize::from(self.l3_offset) + at).copied().unwrap_or(0)
     }
 
+    /// Whether the packet may be fragmented on its way: IPv4 without DF (RFC 791 §3.1), and what is no IP.
+    #[inline]
+    pub fn may_be_fragmented(&self, frame: &[u8]) -> bool {
+        let flags = frame.get(usize::from(self.l3_offset) + 6).copied().unwrap_or(0);
+        match self.l3 {
+            L3::Ipv4 => flags & 0x40 == 0,
+            L3::Ipv6 => false,
+            L3::Other => true,
+        }
+    }
+
     /// Merges the ECN field of an outer header into that of the packet inside (RFC 6040 §4.2); `false` where the packet
     /// has to be dropped. Frames without IP have no such field and stay as they are.
     #[inline(never)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::change::Change;
+use crate::config::DontFragment;
 use crate::control::Control;
 use crate::drop_reason::DropReason;
 use crate::forward::Forwarder;
@@ -34,12 +35,20 @@ impl Worker {
         }
         self.sort_transmits();
         let Self { by_entropy, by_listener, entropy, sources, listener_source, .. } = self;
+        let inherits_df = self.shared.config.dont_fragment == DontFragment::Inherit;
         let listener = |udp_port: &u16| match sources.get(*listener_source.get(udp_port)?)? {
             Some(Source { kind: Kind::Socket { socket, .. }, .. }) => Some(&**socket),
             _ => None,
         };
         let by_entropy = by_entropy.iter().zip(entropy.iter().map(Some));
-        let by_listener = by_listener.iter().map(|(udp_port, list)| (list, listener(udp_port)));
+        let by_listener = by_listener.iter().map(|((udp_port, may_fragment), list)| {
+            let socket = listener(udp_port);
+            if let (true, false, Some(socket)) = (inherits_df, list.is_empty(), socket) {
+                // This worker's own: nobody else sends from it meanwhile.
+                let _ = socket.set_may_fragment(*may_fragment);
+            }
+            (list, socket)
+        });
         let mut outlet = Outlet {
             tables: self.reader.value(),
             forwarder: &self.forwarder,
@@ -60,7 +69,7 @@ impl Worker {
     fn sort_transmits(&mut self) {
         self.by_entropy.iter_mut().for_each(Vec::clear);
         self.by_listener.iter_mut().for_each(|(_, list)| list.clear());
-        let spread = self.by_entropy.len() as u64;
+        let spread = self.shared.config.source_ports as u64;
         let tables = self.reader.value();
         for (index, transmit) in self.output.transmits.iter().enumerate() {
             if tables.vtep(transmit.vtep).is_none() {
@@ -68,17 +77,21 @@ impl Worker {
                 self.forwarder.unsent(tables, transmit, datagrams, DropReason::VtepGone);
                 continue;
             }
+            let may_fragment = transmit.outer.may_fragment;
             let udp_port = match transmit.source {
                 // The upper bits of the product spread hashes evenly over any number of ports.
                 SourcePort::Entropy { flow, .. } if spread > 0 => {
-                    self.by_entropy[((u64::from(flow) * spread) >> 32) as usize].push(index as u32);
+                    let bank = if may_fragment { self.shared.config.source_ports } else { 0 };
+                    let port = ((u64::from(flow) * spread) >> 32) as usize;
+                    self.by_entropy[bank + port].push(index as u32);
                     continue;
                 }
                 SourcePort::Entropy { listener, .. } | SourcePort::Listener(listener) => listener,
             };
-            match self.by_listener.iter_mut().find(|(port, _)| *port == udp_port) {
+            let key = (udp_port, may_fragment);
+            match self.by_listener.iter_mut().find(|(other, _)| *other == key) {
                 Some((_, list)) => list.push(index as u32),
-                None => self.by_listener.push((udp_port, vec![index as u32])),
+                None => self.by_listener.push((key, vec![index as u32])),
             }
         }
     }
@@ -143,20 +156,21 @@ impl Outlet<'_> {
         let mut outcomes = Outcomes::new(transmits, |transmit, datagrams, bytes| {
             forwarder.sent(tables, transmit, datagrams, bytes);
         });
-        let refusal = self.queue.send(socket, messages, self.gso, |_, outcome| {
-            let (Some(transmit), Err(error)) = (outcomes.next(outcome.as_ref().ok()), outcome)
-            else {
-                return;
-            };
-            let reason = underlay_reason(&error);
-            forwarder.unsent(tables, transmit, 1, reason);
-            let place = Place::Vtep(transmit.vtep);
-            let name = || match tables.vtep_address(transmit.vtep) {
-                Some(address) => format!("VTEP {address}"),
-                None => "a VTEP that is gone".to_owned(),
-            };
-            shared.report(troubles.report(place, reason, &error, now, name));
-        });
+        let refusal =
+            self.queue.send(socket, messages, self.gso && socket.sends_trains(), |_, outcome| {
+                let (Some(transmit), Err(error)) = (outcomes.next(outcome.as_ref().ok()), outcome)
+                else {
+                    return;
+                };
+                let reason = underlay_reason(&error);
+                forwarder.unsent(tables, transmit, 1, reason);
+                let place = Place::Vtep(transmit.vtep);
+                let name = || match tables.vtep_address(transmit.vtep) {
+                    Some(address) => format!("VTEP {address}"),
+                    None => "a VTEP that is gone".to_owned(),
+                };
+                shared.report(troubles.report(place, reason, &error, now, name));
+            });
         if let Some(error) = refusal {
             self.gso = false;
             self.shared.offload_failed(Offload::UdpGso, &error);

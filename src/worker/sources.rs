@@ -26,7 +26,7 @@ impl Worker {
                 self.close(index);
             }
         }
-        self.by_listener.retain(|(udp_port, _)| tables.receives_on(*udp_port));
+        self.by_listener.retain(|((udp_port, _), _)| tables.receives_on(*udp_port));
         let (queues, sockets) = {
             let mut inbox = lock(&self.shared.seats[self.index].inbox);
             // What this snapshot does not name belongs to the next one.

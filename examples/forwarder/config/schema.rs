@@ -17,6 +17,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::reader::{Item, Once, Problems, Section};
+use crate::outer;
 use crate::plan::{self, Plan};
 use crate::report::Format;
 
@@ -26,9 +27,11 @@ const DATAPLANE: &[&str] = &[
     "fdb_capacity",
     "batch",
     "source_ports",
+    "source_port_range",
     "receive_buffer",
     "send_buffer",
     "dont_fragment",
+    "zero_checksums",
     "reserved_bits",
     "offload",
     "spin",
@@ -105,8 +108,21 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<
     let mut spin = config.spin.as_micros() as usize;
     number("spin", 0..=MAX_SPIN, &mut spin);
     config.spin = Duration::from_micros(spin as u64);
-    if let Some(value) = section.get("dont_fragment").and_then(|item| item.boolean(problems)) {
+    if let Some(item) = section.get("source_port_range")
+        && item.as_text() != Some("host")
+    {
+        let allowed = format!("\"host\", or {}", outer::PORT_RANGE);
+        config.source_port_range = item.text(allowed, outer::port_range, problems);
+    }
+    if let Some(item) = section.get("dont_fragment")
+        && let Some(value) = item.text(outer::DONT_FRAGMENT, outer::dont_fragment, problems)
+    {
         config.dont_fragment = value;
+    }
+    if let Some(item) = section.get("zero_checksums")
+        && let Some(value) = item.text(outer::ZERO_CHECKSUMS, outer::zero_checksums, problems)
+    {
+        config.zero_checksums = value;
     }
     if let Some(value) = section.get("reserved_bits").and_then(|item| {
         let read = |text: &str| match text {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use overplane::wire::vxlan::ReservedBits;
-use overplane::{Dscp, Ecn, Kind, Ttl, Vni};
+use overplane::{DontFragment, Dscp, Ecn, Kind, Ttl, Vni};
 
 use super::parse;
 use crate::plan::{Plan, Target, Via};
@@ -53,7 +53,7 @@ fn the_defaults_in_the_example_are_the_defaults() {
 fn every_option_arrives() {
     let text = r#"
         stats = "json"
-        dataplane = { local = "fd00::1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, receive_buffer = 10000, send_buffer = 20000, dont_fragment = false, reserved_bits = "ignore", offload = "checksum,tso", spin = 20 }
+        dataplane = { local = "fd00::1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, source_port_range = "50000-50001", receive_buffer = 10000, send_buffer = 20000, dont_fragment = "inherit", zero_checksums = "send-v6,accept-v6", reserved_bits = "ignore", offload = "checksum,tso", spin = 20 }
         [[segment]]
         kind = "bridge"
         vni = 0xff
@@ -86,7 +86,11 @@ fn every_option_arrives() {
     assert_eq!((config.workers, config.batch, config.source_ports), (3, 7, 0));
     assert_eq!(config.fdb_capacity, 1000);
     assert_eq!((config.receive_buffer, config.send_buffer), (10_000, 20_000));
-    assert_eq!((config.dont_fragment, config.reserved_bits), (false, ReservedBits::Ignore));
+    assert_eq!(config.source_port_range, Some(50_000..=50_001));
+    assert_eq!(config.dont_fragment, DontFragment::Inherit);
+    let unchecked = config.zero_checksums;
+    assert!(!unchecked.send_v4 && unchecked.send_v6 && unchecked.accept_v6);
+    assert_eq!(config.reserved_bits, ReservedBits::Ignore);
     assert_eq!(config.offloads.to_string(), "checksum,tso");
     assert_eq!(config.spin.as_micros(), 20);
     let segment = &segments[0].segment;
@@ -145,6 +149,15 @@ fn errors_name_line_key_and_what_is_allowed() {
             ],
         ),
         (
+            format!(
+                "{dataplane}local = \"10.9.0.1\"\nsource_port_range = \"9-8\"\nzero_checksums = \"send\""
+            ),
+            vec![
+                "5: dataplane.source_port_range: \"9-8\" is not allowed; allowed: \"host\", or FIRST-LAST as in 49152-65535",
+                "6: dataplane.zero_checksums: \"send\" is not allowed; allowed: \"none\", or of send-v4, send-v6, accept-v6 those wanted, joined by commas",
+            ],
+        ),
+        (
             dataplane.into(),
             vec!["3: dataplane.local: missing; allowed: a unicast address of this node"],
         ),
@@ -160,7 +173,7 @@ fn errors_name_line_key_and_what_is_allowed() {
         ),
         (
             format!(
-                "{dataplane}local = \"10.9.0.1\"\nworkers = 0\nbatch = 1025\nsource_ports = 65\nreceive_buffer = -1\nsend_buffer = 2.5\ndont_fragment = \"yes\"\nreserved_bits = \"keep\"\nbatches = 1\noffload = \"auto,-tos\"\nspin = 10001"
+                "{dataplane}local = \"10.9.0.1\"\nworkers = 0\nbatch = 1025\nsource_ports = 65\nreceive_buffer = -1\nsend_buffer = 2.5\ndont_fragment = true\nreserved_bits = \"keep\"\nbatches = 1\noffload = \"auto,-tos\"\nspin = 10001"
             ),
             vec![
                 "5: dataplane.workers: 0 is not allowed; allowed: 1 to 64",
@@ -168,9 +181,9 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "7: dataplane.source_ports: 65 is not allowed; allowed: 0 to 64",
                 "8: dataplane.receive_buffer: -1 is not allowed; allowed: 4096 to 1073741824",
                 "9: dataplane.send_buffer: 2.5 is not allowed; allowed: 4096 to 1073741824",
-                "10: dataplane.dont_fragment: \"yes\" is not allowed; allowed: true or false",
+                "10: dataplane.dont_fragment: true is not allowed; allowed: \"set\", \"unset\" or \"inherit\"",
                 "11: dataplane.reserved_bits: \"keep\" is not allowed; allowed: \"refuse\" or \"ignore\"",
-                "12: dataplane.batches: unknown key; allowed: local, workers, fdb_capacity, batch, source_ports, receive_buffer, send_buffer, dont_fragment, reserved_bits, offload, spin",
+                "12: dataplane.batches: unknown key; allowed: local, workers, fdb_capacity, batch, source_ports, source_port_range, receive_buffer, send_buffer, dont_fragment, zero_checksums, reserved_bits, offload, spin",
                 "13: dataplane.offload: \"-tos\" is no offload; allowed: auto, off, checksum, tso, uso, coalesce-tcp, coalesce-udp, udp-gso, udp-gro, and each of these with '-' in front after auto",
                 "14: dataplane.spin: 10001 is not allowed; allowed: 0 to 10000",
             ],

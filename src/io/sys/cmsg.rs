@@ -38,7 +38,7 @@ impl SendControl {
     pub(super) const EMPTY: Self = Self { bytes: [0; Self::LEN], header: 0 };
 
     /// Writes what datagrams of one family are to have in their IP header, as far as it is not what the socket says.
-    pub(super) fn set_header(&mut self, v6: bool, OuterHeader { tos, ttl }: OuterHeader) {
+    pub(super) fn set_header(&mut self, v6: bool, OuterHeader { tos, ttl, .. }: OuterHeader) {
         self.header = 0;
         let (level, tos_kind, ttl_kind) = if v6 {
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::IPV6_HOPLIMIT)
@@ -180,7 +180,7 @@ mod tests {
             (false, libc::IPPROTO_IP, libc::IP_TOS, libc::IP_TTL),
             (true, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::IPV6_HOPLIMIT),
         ] {
-            sent.set_header(v6, OuterHeader { tos: 0xb9, ttl: 3 });
+            sent.set_header(v6, OuterHeader { tos: 0xb9, ttl: 3, may_fragment: true });
             let len = sent.set_stride(1450);
             let mut same = message(level, tos, &0xb9_i32.to_ne_bytes());
             same.extend(message(level, ttl, &3_i32.to_ne_bytes()));
@@ -189,7 +189,7 @@ mod tests {
             assert_eq!((sent.header_len(), len), (header, same.len()));
             let alike = |at: usize| (0..HEADER + 2).all(|n| sent.bytes[at + n] == same[at + n]);
             assert!((0..3).all(|place| alike(place * INT_SPACE)), "{:?}", sent.bytes);
-            sent.set_header(v6, OuterHeader { tos: 0, ttl: 3 });
+            sent.set_header(v6, OuterHeader { ttl: 3, ..OuterHeader::default() });
             assert_eq!(sent.header_len(), INT_SPACE);
             assert_eq!(
                 sent.bytes[..HEADER + 4],

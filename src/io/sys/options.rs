@@ -28,27 +28,31 @@ pub(crate) fn force_send_buffer(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<()
     set(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
 }
 
-/// `UDP_NO_CHECK6_RX` (kernel `include/uapi/linux/udp.h`).
+/// `UDP_NO_CHECK6_TX` and `UDP_NO_CHECK6_RX` (kernel `include/uapi/linux/udp.h`).
+const UDP_NO_CHECK6_TX: i32 = 101;
 const UDP_NO_CHECK6_RX: i32 = 102;
 
-/// Accepts IPv6 datagrams without UDP checksum, as tunnel endpoints must (RFC 7348 §5, RFC 6935 §5).
-pub(crate) fn accept_zero_checksums(fd: BorrowedFd<'_>) -> io::Result<()> {
-    set(fd, libc::SOL_UDP, UDP_NO_CHECK6_RX, 1)
+/// Says whether IPv6 datagrams without UDP checksum are accepted (RFC 6935 §5).
+pub(crate) fn set_accept_unchecked(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    set(fd, libc::SOL_UDP, UDP_NO_CHECK6_RX, i32::from(on))
 }
 
-/// Sends IPv6 datagrams without UDP checksum (`UDP_NO_CHECK6_TX`, same file), as a peer may.
-#[cfg(test)]
-pub(crate) fn send_zero_checksums(fd: BorrowedFd<'_>) -> io::Result<()> {
-    set(fd, libc::SOL_UDP, 101, 1)
-}
-
-/// Says whether datagrams carry DF and are refused above the path MTU, or may be fragmented.
-pub(crate) fn set_dont_fragment(fd: BorrowedFd<'_>, v6: bool, on: bool) -> io::Result<()> {
+/// Sends datagrams without UDP checksum.
+pub(crate) fn send_unchecked(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
     if v6 {
-        let value = if on { libc::IPV6_PMTUDISC_DO } else { libc::IPV6_PMTUDISC_DONT };
+        set(fd, libc::SOL_UDP, UDP_NO_CHECK6_TX, 1)
+    } else {
+        set(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)
+    }
+}
+
+/// Says whether datagrams may be fragmented, or carry DF and are refused above the path MTU.
+pub(crate) fn set_may_fragment(fd: BorrowedFd<'_>, v6: bool, may: bool) -> io::Result<()> {
+    if v6 {
+        let value = if may { libc::IPV6_PMTUDISC_DONT } else { libc::IPV6_PMTUDISC_DO };
         set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, value)
     } else {
-        let value = if on { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
+        let value = if may { libc::IP_PMTUDISC_DONT } else { libc::IP_PMTUDISC_DO };
         set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
     }
 }

@@ -61,7 +61,7 @@ impl Train {
         vectors: 0,
         address: 0,
         address_len: 0,
-        outer: OuterHeader { tos: 0, ttl: 0 },
+        outer: OuterHeader { tos: 0, ttl: 0, may_fragment: false },
     };
 
     /// Number of datagrams.

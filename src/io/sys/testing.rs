@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Socket, Type};
 
@@ -95,15 +95,4 @@ pub(crate) fn tso(name: &str) -> io::Result<bool> {
     request(name, libc::SIOCETHTOOL, fill)?;
     // The kernel has written to it behind the compiler's back.
     Ok(std::hint::black_box(command)[1] != 0)
-}
-
-/// Sends IPv4 datagrams without UDP checksum, with which the kernel refuses to send trains.
-pub(crate) fn send_unchecked(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let on = 1_i32;
-    let len = size_of_val(&on) as libc::socklen_t;
-    let value = std::ptr::from_ref(&on).cast();
-    let (level, option) = (libc::SOL_SOCKET, libc::SO_NO_CHECK);
-    // SAFETY: `value` points to `len` readable bytes.
-    checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value, len) })?;
-    Ok(())
 }

@@ -6,3 +6,4 @@ mod outer;
 mod peers;
 mod routed_vxlan;
 mod soak;
+mod sockets;

@@ -26,13 +26,27 @@ pub struct Vxlan<'a> {
     /// After how many seconds without a frame a learned address is forgotten; the kernel's 300 if
     /// not given.
     pub ageing: Option<u32>,
+    /// Whether outer UDP checksums are sent; those that come are verified in any case.
+    pub send_checksums: bool,
+    /// Whether datagrams without checksum are accepted over IPv6; over IPv4 they always are.
+    pub accept_unchecked: bool,
 }
 
 impl<'a> Vxlan<'a> {
-    /// A link that learns, on port 4789, without remotes.
+    /// A link that learns, on port 4789, without remotes, with checksums.
     #[must_use]
     pub fn new(name: &'a str, vni: u32, local: IpAddr) -> Self {
-        Self { name, vni, local, remotes: &[], port: 4789, learning: true, ageing: None }
+        Self {
+            name,
+            vni,
+            local,
+            remotes: &[],
+            port: 4789,
+            learning: true,
+            ageing: None,
+            send_checksums: true,
+            accept_unchecked: false,
+        }
     }
 }
 
@@ -68,6 +82,11 @@ fn data(vxlan: &Vxlan<'_>) -> Vec<InfoVxlan> {
             IpAddr::V6(ip) => InfoVxlan::Local6(ip),
         },
     ];
+    data.push(match vxlan.local {
+        IpAddr::V4(_) => InfoVxlan::UDPCsum(vxlan.send_checksums),
+        IpAddr::V6(_) => InfoVxlan::UDPZeroCsumTX(!vxlan.send_checksums),
+    });
+    data.push(InfoVxlan::UDPZeroCsumRX(vxlan.accept_unchecked));
     data.extend(vxlan.ageing.map(InfoVxlan::Ageing));
     data.extend(vxlan.remotes.first().map(|remote| match remote {
         IpAddr::V4(ip) => InfoVxlan::Group(*ip),

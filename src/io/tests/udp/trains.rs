@@ -163,12 +163,8 @@ fn addresses_may_alternate() {
 #[test]
 fn where_trains_are_refused_everything_goes_singly() {
     for ip in [V4, V6] {
-        let (sender, _) = open(ip, large());
-        match ip {
-            IpAddr::V4(_) => testing::send_unchecked(sender.as_fd()).unwrap(),
-            IpAddr::V6(_) => options::send_zero_checksums(sender.as_fd()).unwrap(),
-        }
-        let receiver = open_joining(ip, large());
+        let (sender, _) = open(ip, SocketOptions { send_unchecked: true, ..large() });
+        let receiver = open_joining(ip, SocketOptions { accept_unchecked: true, ..large() });
         let to = receiver.local_addr();
         // Several trains, and more than one call takes.
         let bytes = [3; 500];
@@ -214,7 +210,8 @@ fn each_datagram_of_a_train_above_the_path_mtu_has_its_own_fate() {
         testing::set_mtu("lo", 1500).unwrap();
         for ip in [V4, V6] {
             for dont_fragment in [true, false] {
-                let (sender, _) = open(ip, SocketOptions { dont_fragment, ..large() });
+                let options = SocketOptions { may_fragment: !dont_fragment, ..large() };
+                let (sender, _) = open(ip, options);
                 let (receiver, _) = open(ip, large());
                 let to = receiver.local_addr();
                 let bytes = [6; 3000];
