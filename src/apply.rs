@@ -6,6 +6,7 @@
 mod effect;
 mod learned;
 mod neighbours;
+mod ports;
 mod routes;
 mod vtep_macs;
 mod vteps;
@@ -25,12 +26,10 @@ use crate::fib::Rib;
 use crate::mtu;
 use crate::next_hop::NextHops;
 use crate::segment::{
-    Destination, Kind, Location, MAX_FLOOD, OuterRule, PortId, PortOptions, Segment, SegmentId,
-    VtepId,
+    Destination, Kind, Location, MAX_FLOOD, OuterRule, PortId, Segment, SegmentId, VtepId, horizon,
 };
 use crate::shards::Shards;
-use crate::slots::MAX_SLOTS;
-use crate::tables::{Answers, Bridge, Link, PortEntry, Routed, SegmentEntry, SegmentTable, Tables};
+use crate::tables::{Answers, Bridge, Link, Routed, SegmentEntry, SegmentTable, Tables};
 use crate::wire::MacAddr;
 pub(crate) use effect::Effect;
 
@@ -121,6 +120,9 @@ impl Draft {
                 let named = self.name_peer(segment, id, false)?;
                 found(named || discovered, || format!("peer {vtep} of segment {segment}"))
             }
+            Change::SetVtepGroup { segment, vtep, group } => {
+                self.set_vtep_group(segment, vtep, group)
+            }
             Change::AddFlood { segment, vtep } => {
                 self.bridge(segment)?;
                 let id = self.vtep(segment, vtep)?;
@@ -196,6 +198,12 @@ impl Draft {
                 statics: Shards::new(seed),
                 flood: SmallVec::new(),
                 neighbours: self.neighbours(segment),
+                scope: segment.scope,
+                storm: segment.storm.buckets()?.map(Arc::new),
+                pace: segment.loops.pace(),
+                horizon: horizon(segment.scope.vtep_group)?,
+                groups: Shards::new(seed),
+                own: Vec::new(),
             }),
             Kind::Routed | Kind::RoutedVxlan { .. } => SegmentTable::Routed(Box::new(Routed {
                 rib: Rib::new(),
@@ -254,64 +262,6 @@ impl Draft {
         self.rerouted.remove(&id);
         self.forget_peers(id, &segment);
         Ok(())
-    }
-
-    fn add_port(
-        &mut self,
-        segment: SegmentId,
-        name: String,
-        offload: bool,
-        options: PortOptions,
-    ) -> Result<(), Error> {
-        check_options(self.entry(segment)?, &options)?;
-        let counters = Arc::new(PerWorker::new(self.tables.workers));
-        let handle = self.tables.ports.insert_with(|handle| {
-            Arc::new(PortEntry {
-                id: PortId(handle),
-                name,
-                segment,
-                offload,
-                traits: options.traits(),
-                options,
-                place: None,
-                counters,
-            })
-        });
-        let id = PortId(handle.ok_or(Error::Limit { what: "ports", limit: MAX_SLOTS })?);
-        self.replace_place(segment, id)?;
-        self.segment(segment)?.ports.push(id);
-        self.tables.attachments += 1;
-        self.added.push(id);
-        Ok(())
-    }
-
-    fn set_port(&mut self, port: PortId, options: PortOptions) -> Result<(), Error> {
-        let missing = || Error::not_found(port);
-        let segment = self.tables.port(port).ok_or_else(missing)?.segment;
-        check_options(self.entry(segment)?, &options)?;
-        let entry = Arc::make_mut(self.tables.ports.get_mut(port.0).ok_or_else(missing)?);
-        entry.traits = options.traits();
-        entry.options = options;
-        Ok(())
-    }
-
-    fn remove_port(&mut self, port: PortId) -> Result<(), Error> {
-        let entry = self.tables.ports.remove(port.0).ok_or_else(|| Error::not_found(port))?;
-        self.added.retain(|added| *added != port);
-        self.tables.attachments += 1;
-        let gone = Location::Port(port);
-        let segment = self.segment(entry.segment)?;
-        remove(&mut segment.ports, port);
-        match &mut segment.table {
-            SegmentTable::Bridge(bridge) => {
-                if segment.mentions.remove(&gone).is_some() {
-                    bridge.statics.retain(|_, at| *at != gone);
-                }
-                self.retire(entry.place.as_ref());
-                Ok(())
-            }
-            SegmentTable::Routed(_) => self.remove_next_hop(entry.segment, port),
-        }
     }
 
     fn insert_fdb(
@@ -376,17 +326,6 @@ fn individual(what: &'static str, mac: MacAddr) -> Result<(), Error> {
 
 fn not_found(id: SegmentId) -> Error {
     Error::not_found(format_args!("segment {id}"))
-}
-
-/// Only a bridge has a use for the options of a port.
-fn check_options(segment: &SegmentEntry, options: &PortOptions) -> Result<(), Error> {
-    if !segment.kind.is_ethernet() && !options.is_default() {
-        return Err(Error::conflict(
-            format_args!("port options in segment {}", segment.id),
-            "the segment is routed, and they are for bridges",
-        ));
-    }
-    Ok(())
 }
 
 fn v4(address: &IpAddr) -> Option<Ipv4Addr> {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use crate::source_key::SourceKey;
-use crate::wire::{VnetHeader, ecn, vnet};
+use crate::wire::{VnetHeader, ecn, vnet, vxlan};
 
 /// Bytes kept free in front of every received frame, for headers that are written in place.
 ///
@@ -347,8 +347,8 @@ impl Batch {
     #[inline]
     pub(crate) fn prepend(&mut self, index: usize, header: &[u8], keep: usize) -> Span {
         debug_assert!(header.len() <= HEADROOM);
-        // Within a train the room in front is the frame before.
-        debug_assert!(!self.has_trains());
+        // Within a train the room in front is the datagram's own header, which was stripped, and then the frame before.
+        debug_assert!(!self.has_trains() || header.len() <= vxlan::HEADER_LEN);
         let span = self.frames[index].span;
         let end = span.start as usize;
         let start = end - header.len();

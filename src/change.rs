@@ -73,6 +73,16 @@ pub enum Change {
         /// Underlay address and UDP port.
         vtep: SocketAddr,
     },
+    /// Gives a VTEP another split horizon group than that of the segment's [`Scope`](crate::Scope), or takes that back.
+    /// It has to be named in the segment, and loses the group when nothing names it any more.
+    SetVtepGroup {
+        /// The segment, a bridge.
+        segment: SegmentId,
+        /// Underlay address and UDP port.
+        vtep: SocketAddr,
+        /// 0 (none) to [`MAX_HORIZON_GROUP`](crate::limits::MAX_HORIZON_GROUP); `None` for that of the segment.
+        group: Option<u8>,
+    },
     /// Adds a VTEP to the flood list of a bridge segment; it gets a copy of every frame for everybody.
     AddFlood {
         /// The segment.

@@ -107,7 +107,7 @@ impl Control {
         &self,
         segment: SegmentId,
         device: Device,
-        options: PortOptions,
+        mut options: PortOptions,
     ) -> Result<PortId, Error> {
         let kind = self.shared.tables.current().segment(segment).map(|entry| entry.kind);
         let kind = kind.ok_or_else(|| Error::not_found(format_args!("segment {segment}")))?;
@@ -119,6 +119,7 @@ impl Control {
             ));
         }
         let missing: Vec<_> = device.missing().collect();
+        options.mac = options.mac.or(device.mac());
         let (name, offload) = (device.name().to_owned(), device.has_vnet_header());
         let add = Change::AddPort { segment, name, offload, options };
         let queues = device.into_queues(self.shared.config.workers)?;
@@ -163,6 +164,19 @@ impl Control {
     /// [`Error::NotFound`].
     pub fn remove_peer(&self, segment: SegmentId, vtep: SocketAddr) -> Result<(), Error> {
         self.one(Change::RemovePeer { segment, vtep })
+    }
+
+    /// Gives a VTEP another split horizon group; see [`Change::SetVtepGroup`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the segment does not name the VTEP, [`Error::Invalid`] for a group that cannot be.
+    pub fn set_vtep_group(
+        &self,
+        segment: SegmentId,
+        vtep: SocketAddr,
+        group: Option<u8>,
+    ) -> Result<(), Error> {
+        self.one(Change::SetVtepGroup { segment, vtep, group })
     }
 
     /// Adds a VTEP to the flood list of a bridge segment.

@@ -79,6 +79,9 @@ drop_reasons! {
     InvalidSource, Decision, "invalid_source",
         "The source MAC address is a group address or zero.",
         "Find the sender: it is broken or probing.";
+    OwnSource, Decision, "own_source",
+        "A frame from the underlay claims to come from the MAC address of a device of this node.",
+        "Look for a loop that brings frames back, or for another node whose device has the same MAC address.";
     PinnedSource, Decision, "pinned_source",
         "The source MAC address is a static FDB entry for another place.",
         "If the host has moved, change the static entry; otherwise somebody forges its address.";
@@ -91,9 +94,21 @@ drop_reasons! {
     Isolated, Decision, "isolated",
         "The frame came from an isolated port and its destination is behind another one.",
         "Nothing, if the two are to be kept apart; otherwise take `isolated` from the options of one of the ports.";
+    StormBroadcast, Decision, "storm_broadcast",
+        "The port, or the segment, floods more frames for everybody than its rate limit allows.",
+        "Look for a loop or for a host that sends too much; the event that began it names the port. Raise the limit if it is too low.";
+    StormMulticast, Decision, "storm_multicast",
+        "The port, or the segment, floods more frames for groups than its rate limit allows.",
+        "Look for a loop or for a host that sends too much; the event that began it names the port. Raise the limit if it is too low.";
+    StormUnknownUnicast, Decision, "storm_unknown_unicast",
+        "The port, or the segment, floods more frames for unknown addresses than its rate limit allows.",
+        "Look for who sends to addresses that nobody has; give silent hosts static FDB entries. Raise the limit if it is too low.";
+    Damped, Decision, "damped",
+        "The source MAC address moved too fast: it is held where it is, and the frame came from elsewhere or would be flooded.",
+        "Look for a loop between the two places that the event names, or for two stations with one address.";
     SplitHorizon, Decision, "split_horizon",
-        "The frame came from the underlay and its destination is behind another VTEP.",
-        "Nothing if rare (a host has just moved); otherwise the peer's tables name the wrong VTEP.";
+        "The frame came from a VTEP, or a port, and its destination is behind another one of the same split horizon group.",
+        "Nothing if rare (a host has just moved); otherwise the peer's tables name the wrong VTEP, or this node is to relay.";
     CeOnNotEct, Decision, "ce_on_not_ect",
         "The underlay marked congestion (CE) on the outer header, and the packet inside cannot carry the mark (RFC 6040 section 4.2).",
         "Nothing if rare: it tells a sender without ECN of congestion. If all are, the underlay uses the ECN bits for something else: set ecn to off.";

@@ -34,6 +34,27 @@ pub enum Event {
         /// Where it is.
         to: Destination,
     },
+    /// A MAC address moved too fast and is held where it is for the time of the segment's
+    /// [`LoopGuard`](crate::LoopGuard): frames loop, or two stations use it.
+    Damped {
+        /// The segment.
+        segment: SegmentId,
+        /// The MAC address.
+        mac: MacAddr,
+        /// Where it is held.
+        at: Destination,
+        /// Where it was seen, too.
+        elsewhere: Destination,
+    },
+    /// More frames are flooded than a rate limit allows. Reported once until ten seconds have passed without it.
+    Storm {
+        /// The segment.
+        segment: SegmentId,
+        /// The port whose limit it is; `None` for that of the segment.
+        port: Option<PortId>,
+        /// Which frames: the reason under which those above the limit are counted.
+        reason: DropReason,
+    },
     /// A MAC address was not seen for the ageing time and is forgotten.
     Aged {
         /// The segment.
@@ -105,6 +126,18 @@ impl fmt::Display for Event {
             }
             Self::Moved { segment, mac, from: None, to } => {
                 write!(f, "{segment}: {mac} moved to {to}")
+            }
+            Self::Damped { segment, mac, at, elsewhere } => {
+                write!(
+                    f,
+                    "{segment}: {mac} moves too fast: it is held at {at}, and seen at {elsewhere}"
+                )
+            }
+            Self::Storm { segment, port: Some(port), reason } => {
+                write!(f, "{segment}: {port} floods more than its limit ({reason})")
+            }
+            Self::Storm { segment, port: None, reason } => {
+                write!(f, "{segment}: more is flooded than the segment's limit ({reason})")
             }
             Self::Aged { segment, mac } => write!(f, "{segment}: {mac} aged out"),
             Self::Evicted { segment, mac } => write!(f, "{segment}: {mac} made room"),

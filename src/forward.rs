@@ -10,15 +10,18 @@ mod lookahead;
 mod neighbours;
 mod news;
 mod outcome;
+mod relay;
 mod report;
 mod routed;
 mod routed_vxlan;
+mod storm;
 
 use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::coalesce::Coalescer;
 use crate::counters::{Groups, WorkerCounters};
+use crate::damper::{Pace, Verdict};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::fdb::{Learned, Place, Removed, seconds};
@@ -26,8 +29,8 @@ use crate::gso::Chunk;
 use crate::hash::mix;
 use crate::offload::Offloads;
 use crate::output::Output;
-use crate::segment::{Location, PortId, SegmentId};
-use crate::tables::{Bridge, Macs, PortEntry, SegmentEntry, SegmentTable, Tables, VtepEntry};
+use crate::segment::{Location, PortId, SegmentId, VtepId};
+use crate::tables::{Bridge, PortEntry, SegmentEntry, SegmentTable, Tables, VtepEntry};
 use crate::wire::eth::{Cast, MacNumber};
 use emit::Emitter;
 use icmp::Budget;
@@ -40,6 +43,8 @@ pub struct Forwarder {
     chunks: Vec<Chunk>,
     coalescer: Coalescer,
     icmp: Budget,
+    /// Room for the part of a flood list that gets a frame.
+    kept: Vec<VtepId>,
     /// Number of the next batch that is learned from; wraps.
     batches: u32,
 }
@@ -145,6 +150,7 @@ impl Forwarder {
             chunks: Vec::new(),
             coalescer: Coalescer::new(),
             icmp: Budget::new(),
+            kept: Vec::new(),
             batches: 0,
         }
     }
@@ -295,21 +301,51 @@ impl At {
     }
 }
 
-/// Learns that `mac` is at `at`, reports what is new, and says whether nothing is.
+/// Learns that `mac`, which was not known to be there, is at `at`, as far as news are learned, and reports what is new.
+///
+/// # Errors
+/// The frame is to be dropped if the address moves too fast, and is held elsewhere.
 #[inline]
-fn learn(
+fn learn_unknown(
     context: &Context<'_>,
     segment: SegmentId,
-    (bridge, macs): (&Bridge, &Macs<'_>),
+    bridge: &Bridge,
     (mac, at): (MacNumber, At),
     news: &mut News,
     output: &mut Output,
-) -> bool {
-    let known = macs.learned.refresh(mac, at.place, context.second);
-    if !known && news.take(at.place) {
+) -> Result<(), DropReason> {
+    if let Some(pace) = bridge.pace {
+        hold(context, segment, (bridge, pace), (mac, at), output)?;
+    }
+    if news.take(at.place) {
         learn_news(context, segment, bridge, (mac, at), news, output);
     }
-    known
+    Ok(())
+}
+
+/// Refuses a MAC address that is known elsewhere and has moved too often, and reports it once.
+#[cold]
+fn hold(
+    context: &Context<'_>,
+    segment: SegmentId,
+    (bridge, pace): (&Bridge, Pace),
+    (mac, at): (MacNumber, At),
+    output: &mut Output,
+) -> Result<(), DropReason> {
+    let tables = context.tables;
+    let verdict = tables.damper.verdict(segment, mac, pace, context.second);
+    if verdict == Verdict::Follow {
+        return Ok(());
+    }
+    let held = bridge.macs().lookup(mac, context.second).filter(|held| *held != at.location);
+    // One that has aged out, or whose place is gone, moves nowhere: it is new.
+    let Some(held) = held.and_then(|held| tables.destination(held)) else { return Ok(()) };
+    if verdict == Verdict::HeldNow
+        && let Some(elsewhere) = tables.destination(at.location)
+    {
+        output.event(Event::Damped { segment, mac: mac.into(), at: held, elsewhere });
+    }
+    Err(DropReason::Damped)
 }
 
 #[cold]
@@ -333,6 +369,9 @@ fn learn_news(
     };
     let learned =
         bridge.fdb.learn_news(&bridge.domain, mac, at.place, context.second, &mut removed);
+    if let (Learned::Moved { .. }, Some(pace)) = (&learned, bridge.pace) {
+        tables.damper.moved(segment, mac, pace, context.second);
+    }
     let mac = mac.into();
     match learned {
         Learned::Known | Learned::Later => {}

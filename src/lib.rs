@@ -40,7 +40,7 @@
 //! |---|---|---|
 //! | 4 running (feature `io`, Linux) | [`Dataplane`], [`Control`], [`Worker`], [`Device`] | devices, sockets, threads, the clock |
 //! | 3 forwarding | [`Forwarder`], [`Batch`], [`Output`], [`gso`] | what to do with a batch of frames |
-//! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`NextHop`], [`fib`], [`fdb`], [`Publisher`], [`mtu`] | where frames go |
+//! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`NextHop`], [`fib`], [`fdb`], [`rate`], [`Publisher`], [`mtu`] | where frames go |
 //! | 1 bytes | [`wire`] | what frames mean |
 //!
 //! Layers 1 to 3 are a function from frames, tables and a time to descriptors. Without default features they are all
@@ -84,7 +84,8 @@
 //! - **FIB**: IP prefix → next hop, of which the **RIB** is the side that is changed. **group**: next hops that share
 //!   flows by weight (ECMP); a flow hashes to a **bucket**, and a bucket belongs to a member.
 //! - **BUM**: broadcast, unknown-unicast and multicast frames; they go to the segment's other ports and by *ingress
-//!   replication* to each VTEP of its *flood list*. **Split horizon**: never from VTEP to VTEP.
+//!   replication* to each VTEP of its *flood list*. **Split horizon**: never from VTEP to VTEP, unless their
+//!   *groups* differ (see [`Scope`]); a node that does so *relays*.
 //! - **encap / decap**: wrapping and unwrapping. **entropy**: the outer source port, from the inner flow.
 //! - **super-frame**: a frame above the MTU that stands for several; its *chunks* are what a wire carries.
 //! - **train**: datagrams of one length to one VTEP that are sent or received in one piece; its **stride** is that length.
@@ -108,6 +109,7 @@ mod config;
 #[cfg(all(feature = "io", target_os = "linux"))]
 mod control;
 mod counters;
+mod damper;
 #[cfg(all(feature = "io", target_os = "linux"))]
 mod dataplane;
 mod drop_reason;
@@ -127,6 +129,7 @@ mod next_hop;
 mod offload;
 mod output;
 mod pages;
+pub mod rate;
 mod segment;
 mod shards;
 #[cfg(all(feature = "io", target_os = "linux"))]
@@ -159,8 +162,8 @@ pub use next_hop::{GroupId, Member, NextHop};
 pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
 pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
 pub use segment::{
-    Destination, Dscp, Ecn, Kind, MtuOptions, Neighbours, OuterHeader, OuterOptions, PortId,
-    PortOptions, Segment, SegmentId, Ttl, VtepId,
+    Destination, Dscp, Ecn, Kind, LoopGuard, MtuOptions, Neighbours, OuterHeader, OuterOptions,
+    PortId, PortOptions, Scope, Segment, SegmentId, StormLimits, Ttl, VtepId,
 };
 pub use snapshot::{Publisher, Reader};
 pub use stats::{Drops, PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
@@ -187,7 +190,10 @@ pub mod limits {
     };
     pub use crate::next_hop::{MAX_GROUPS, MAX_MEMBERS, MAX_WEIGHT};
     pub use crate::output::MAX_OUTPUT;
-    pub use crate::segment::{DEFAULT_SNOOPED, FLANNEL_UDP_PORT, MAX_FLOOD, MAX_SNOOPED};
+    pub use crate::rate::{MAX_BURST, MAX_RATE};
+    pub use crate::segment::{
+        DEFAULT_SNOOPED, FLANNEL_UDP_PORT, MAX_FLOOD, MAX_HORIZON_GROUP, MAX_SNOOPED,
+    };
     pub use crate::tables::MAX_WORKERS;
 }
 

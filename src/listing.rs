@@ -10,7 +10,9 @@ use crate::fdb::{Place, seconds};
 use crate::fib::Prefix;
 use crate::neighbours::Binding;
 use crate::next_hop::{Group, GroupId, Hop, NextHop, Share};
-use crate::segment::{Destination, Kind, Location, PortId, PortOptions, SegmentId};
+use crate::segment::{
+    Destination, Kind, Location, PortId, PortOptions, Scope, SegmentId, StormLimits,
+};
 use crate::source_key::SourceKey;
 use crate::stats::{PortStats, SegmentStats, Stats, VtepStats};
 use crate::tables::{SegmentEntry, SegmentTable, Tables};
@@ -99,6 +101,12 @@ pub struct SegmentInfo {
     pub peers: Vec<SocketAddr>,
     /// VTEPs that get a copy of every frame for everybody.
     pub flood: Vec<SocketAddr>,
+    /// How far frames go; the default for a routed segment.
+    pub scope: Scope,
+    /// How many frames a second are flooded.
+    pub storm: StormLimits,
+    /// VTEPs that were given another split horizon group than that of [`SegmentInfo::scope`].
+    pub vtep_groups: Vec<(SocketAddr, u8)>,
 }
 
 /// One port.
@@ -137,6 +145,12 @@ impl Tables {
             addresses.sort();
             addresses
         };
+        let bridge = entry.bridge();
+        let groups = bridge.iter().flat_map(|bridge| bridge.groups.iter());
+        let mut vtep_groups: Vec<(SocketAddr, u8)> = groups
+            .filter_map(|(vtep, group)| Some((self.vtep_address(*vtep)?, group.group())))
+            .collect();
+        vtep_groups.sort();
         SegmentInfo {
             id: entry.id,
             kind: entry.kind,
@@ -144,9 +158,12 @@ impl Tables {
             open: entry.open,
             ports: entry.ports.to_vec(),
             peers: addresses(&mut entry.peers.values().map(|peer| peer.vtep)),
-            flood: addresses(
-                &mut entry.bridge().iter().flat_map(|bridge| bridge.flood.iter().copied()),
-            ),
+            flood: addresses(&mut bridge.iter().flat_map(|bridge| bridge.flood.iter().copied())),
+            scope: bridge.map_or_else(Scope::default, |bridge| bridge.scope),
+            storm: bridge
+                .and_then(|bridge| bridge.storm.as_ref())
+                .map_or_else(StormLimits::default, |storm| storm.limits),
+            vtep_groups,
         }
     }
 

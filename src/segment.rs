@@ -1,9 +1,12 @@
 //! What the control plane says of segments, ports and VTEPs, and how they are named.
 
+mod loops;
 mod mtu;
 mod neighbours;
 mod outer;
 mod port;
+mod scope;
+mod storm;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,12 +14,18 @@ use std::time::Duration;
 
 use crate::fdb::{self, DEFAULT_AGEING, DEFAULT_LIMIT, Limits};
 use crate::wire::{MacAddr, Vni, vxlan};
+
+pub use loops::LoopGuard;
 pub use mtu::MtuOptions;
 pub use neighbours::{DEFAULT_SNOOPED, MAX_SNOOPED, Neighbours};
 pub(crate) use outer::OuterRule;
 pub use outer::{Dscp, Ecn, OuterHeader, OuterOptions, Ttl};
 pub use port::PortOptions;
 pub(crate) use port::Traits;
+pub(crate) use scope::horizon;
+pub use scope::{MAX_HORIZON_GROUP, Scope};
+pub use storm::StormLimits;
+pub(crate) use storm::{Exceeded, Storm};
 
 /// UDP port of flannel's udp backend (flannel `pkg/backend/udp`); what to give [`Segment::routed`] to talk to it.
 pub const FLANNEL_UDP_PORT: u16 = 8285;
@@ -188,6 +197,12 @@ pub struct Segment {
     pub fdb_evict: bool,
     /// Bridge: whether it answers ARP and ND requests for its neighbours. Off by default.
     pub neighbours: Neighbours,
+    /// Bridge: how far frames go.
+    pub scope: Scope,
+    /// Bridge: how many frames a second are flooded, whoever sends them.
+    pub storm: StormLimits,
+    /// Bridge: when MAC addresses that move too fast are held where they are.
+    pub loops: LoopGuard,
     /// Addresses of this node in the segment, the sources of ICMP errors; the first of each family is used.
     ///
     /// Not an address of a host behind one of the ports: hosts drop what claims to come from themselves. Without one,
@@ -211,6 +226,9 @@ impl Segment {
             fdb_port_limit: None,
             fdb_evict: true,
             neighbours: Neighbours::default(),
+            scope: Scope::default(),
+            storm: StormLimits::default(),
+            loops: LoopGuard::default(),
             addresses: Vec::new(),
             outer: OuterOptions::default(),
         }
@@ -283,6 +301,9 @@ impl Segment {
         {
             return wrong("ageing time", format!("{ageing:?}"), "1 to 262144 seconds, or never");
         }
+        self.scope.check()?;
+        self.storm.check()?;
+        self.loops.check()?;
         if self.fdb_limit > fdb::MAX_CAPACITY {
             return wrong("FDB limit", self.fdb_limit.to_string(), "0 to 1048576 entries");
         }

@@ -162,6 +162,8 @@ impl Shared {
         #[cfg(feature = "log")]
         match &event {
             Event::Trouble { .. }
+            | Event::Storm { .. }
+            | Event::Damped { .. }
             | Event::DeviceLost { .. }
             | Event::SmallBuffer { .. }
             | Event::OffloadFailed { .. } => log::warn!("{event}"),

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use crate::Error;
 use crate::counters::{DropCounters, PerWorker, TrafficCounters, WorkerCounters};
+use crate::damper::{Damper, Pace};
 use crate::fdb::{self, Domain, Fdb, Place, View};
 use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
@@ -21,7 +22,8 @@ use crate::neighbours::Neighbours;
 use crate::next_hop::NextHops;
 use crate::pages::Pages;
 use crate::segment::{
-    Destination, Kind, Location, OuterRule, PortId, PortOptions, SegmentId, Traits, VtepId,
+    Destination, Kind, Location, OuterRule, PortId, PortOptions, Scope, SegmentId, Storm, Traits,
+    VtepId,
 };
 use crate::shards::Shards;
 use crate::slots::{self, Slots};
@@ -43,6 +45,8 @@ pub(crate) struct PortEntry {
     /// What is special about it: none for most.
     pub(crate) traits: Traits,
     pub(crate) options: PortOptions,
+    /// Keeps the limits of what it floods, if it has any.
+    pub(crate) storm: Option<Arc<Storm>>,
     /// What learned entries behind it are at, in a bridge segment.
     pub(crate) place: Option<Place>,
     pub(crate) counters: Arc<PerWorker<TrafficCounters>>,
@@ -66,6 +70,17 @@ pub(crate) struct Bridge {
     pub(crate) flood: SmallVec<[VtepId; 8]>,
     /// If the segment answers for its neighbours.
     pub(crate) neighbours: Option<Box<Neighbours>>,
+    pub(crate) scope: Scope,
+    /// Keeps the limits of what is flooded, if there are any.
+    pub(crate) storm: Option<Arc<Storm>>,
+    /// How often MAC addresses may move; without a limit if not given.
+    pub(crate) pace: Option<Pace>,
+    /// What keeps its VTEPs apart, but for those of `groups`.
+    pub(crate) horizon: Traits,
+    /// What keeps those VTEPs apart whose split horizon group is not that of the segment.
+    pub(crate) groups: Shards<VtepId, Traits>,
+    /// MAC addresses of the devices of the ports, sorted; each as often as there are such ports.
+    pub(crate) own: Vec<MacNumber>,
 }
 
 impl Bridge {
@@ -73,6 +88,29 @@ impl Bridge {
     #[inline(always)]
     pub(crate) fn macs(&self) -> Macs<'_> {
         Macs { statics: &self.statics, learned: self.fdb.view(&self.domain) }
+    }
+
+    /// Whether a MAC address is that of a port's device.
+    #[inline]
+    pub(crate) fn owns(&self, mac: MacNumber) -> bool {
+        self.own.binary_search(&mac).is_ok()
+    }
+
+    /// What keeps a VTEP apart from other places; without a VTEP, one that the segment has not heard of.
+    #[inline]
+    pub(crate) fn apart(&self, vtep: Option<VtepId>) -> Traits {
+        match vtep {
+            Some(vtep) if !self.groups.is_empty() => {
+                self.groups.get(&vtep).copied().unwrap_or(self.horizon)
+            }
+            _ => self.horizon,
+        }
+    }
+
+    /// Whether there are VTEPs between which frames are forwarded.
+    #[inline]
+    pub(crate) fn relays(&self) -> bool {
+        !self.horizon.in_group() || !self.groups.is_empty()
     }
 
     /// Where a static entry pins a MAC address.
@@ -235,6 +273,8 @@ pub struct Tables {
     pub(crate) inherits_df: bool,
     /// Learned entries of all bridge segments.
     pub(crate) fdb: Arc<Fdb>,
+    /// MAC addresses of all of them that have moved lately.
+    pub(crate) damper: Arc<Damper>,
     pub(crate) segments: Shards<SegmentId, Arc<SegmentEntry>>,
     /// UDP ports on which segments receive, with the number of segments.
     pub(crate) udp_ports: Arc<BTreeMap<u16, u32>>,
@@ -270,6 +310,7 @@ impl Tables {
             reserved_bits: ReservedBits::Refuse,
             inherits_df: false,
             fdb: Arc::new(Fdb::new(fdb::DEFAULT_CAPACITY)?),
+            damper: Arc::new(Damper::new(seed)),
             segments: Shards::new(seed),
             udp_ports: Arc::default(),
             ports: Slots::new(),

@@ -9,7 +9,9 @@ const RUNNING: [&str; 8] =
     ["io", "worker", "control", "dataplane", "shared", "config", "trouble", "switches"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
-const TABLES: [&str; 21] = [
+const TABLES: [&str; 23] = [
+    "rate",
+    "damper",
     "tables",
     "segment",
     "change",

@@ -96,3 +96,23 @@ fn two_readers_share_a_value_that_the_publisher_frees() {
         assert_eq!(publisher.reclaim(), 0);
     });
 }
+
+/// However two threads take turns, a bucket gives what it holds, and one of them is told that there is no more.
+#[test]
+fn a_bucket_gives_no_more_than_it_holds() {
+    use overplane::rate::{Bucket, Pass, RateLimit};
+    use std::time::Duration;
+
+    loom::model(|| {
+        let bucket = Arc::new(Bucket::new(RateLimit { per_second: 1, burst: 2 }).unwrap());
+        let take = |bucket: &Bucket| [(); 2].map(|()| bucket.take(1, Duration::from_secs(5)));
+        let other = {
+            let bucket = bucket.clone();
+            thread::spawn(move || take(&bucket))
+        };
+        let here = take(&bucket);
+        let passes = [here, other.join().unwrap()].concat();
+        let count = |what| passes.iter().filter(|pass| **pass == what).count();
+        assert_eq!((count(Pass::Yes), count(Pass::NoMore), count(Pass::No)), (2, 1, 1));
+    });
+}

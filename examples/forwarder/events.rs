@@ -9,6 +9,7 @@ pub fn log(control: &Control) {
         match event {
             Event::Learned { .. } | Event::Aged { .. } => debug!("{event}"),
             Event::Moved { .. } => info!("{event}"),
+            Event::Storm { .. } | Event::Damped { .. } => warn!("{event}"),
             Event::Trouble { .. } | Event::SmallBuffer { .. } | Event::OffloadFailed { .. } => {
                 warn!("{event}")
             }

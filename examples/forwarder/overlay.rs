@@ -110,6 +110,10 @@ fn changes(segment: SegmentId, planned: &SegmentPlan, ports: &[PortId]) -> Vec<C
     };
     let flood = planned.flood.iter().map(|&vtep: &SocketAddr| Change::AddFlood { segment, vtep });
     let peers = planned.peers.iter().map(|&vtep| Change::AddPeer { segment, vtep });
+    let groups = planned.groups.iter().flat_map(|&(vtep, group)| {
+        let group = Change::SetVtepGroup { segment, vtep, group: Some(group) };
+        [Change::AddPeer { segment, vtep }, group]
+    });
     let fdb = planned.fdb.iter().map(|&(mac, target)| Change::InsertFdb {
         segment,
         mac,
@@ -141,7 +145,14 @@ fn changes(segment: SegmentId, planned: &SegmentPlan, ports: &[PortId]) -> Vec<C
         .neighbours
         .iter()
         .map(|&(address, mac, router)| Change::SetNeighbour { segment, address, mac, router });
-    flood.chain(peers).chain(fdb).chain(neighbours).chain(vtep_macs).chain(routes).collect()
+    flood
+        .chain(peers)
+        .chain(groups)
+        .chain(fdb)
+        .chain(neighbours)
+        .chain(vtep_macs)
+        .chain(routes)
+        .collect()
 }
 
 /// Whether packets of the route leave for another node.

@@ -24,6 +24,8 @@ pub struct SegmentPlan {
     pub ports: Vec<PortPlan>,
     pub flood: Vec<SocketAddr>,
     pub peers: Vec<SocketAddr>,
+    /// Peers with a split horizon group of their own.
+    pub groups: Vec<(SocketAddr, u8)>,
     pub fdb: Vec<(MacAddr, Target)>,
     pub routes: Vec<(Prefix, Via)>,
     /// Static bindings of neighbours, and whether each is a router.
@@ -66,6 +68,7 @@ impl SegmentPlan {
             ports: Vec::new(),
             flood: Vec::new(),
             peers: Vec::new(),
+            groups: Vec::new(),
             fdb: Vec::new(),
             routes: Vec::new(),
             neighbours: Vec::new(),

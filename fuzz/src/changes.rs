@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use overplane::rate::RateLimit;
 use overplane::{
     Change, Destination, Flush, GroupId, MacAddr, Member, NextHop, PortId, PortOptions, Prefix, Segment,
     SegmentId,
@@ -49,7 +50,7 @@ fn change(world: &mut World, input: &mut Cursor<'_>) {
 
 fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
     let segment = any_segment(input);
-    match input.u8() % 22 {
+    match input.u8() % 23 {
         0 => Change::AddSegment(new_segment(segment, input)),
         1 => Change::RemoveSegment(segment),
         2 => {
@@ -93,6 +94,11 @@ fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
             Change::SetNeighbour { segment, address, mac, router }
         }
         20 => Change::RemoveNeighbour { segment, address: any_host(input) },
+        21 => {
+            let group = input.u8();
+            let group = (group < 128).then_some(group % 34);
+            Change::SetVtepGroup { segment, vtep: any_vtep(input), group }
+        }
         _ => Change::Discover { segment, address: address(input.u8() % 6) },
     }
 }
@@ -100,6 +106,13 @@ fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
 fn any_options(input: &mut Cursor<'_>) -> PortOptions {
     let flags = input.u8();
     let mut options = PortOptions::default();
+    options.group = if flags & 64 != 0 { input.u8() % 34 } else { 0 };
+    options.mac = (flags & 128 != 0).then(|| any_mac(input));
+    if flags & 32 != 0 {
+        let limit = RateLimit { per_second: input.u8().into(), burst: input.u8().into() };
+        options.storm.broadcast = Some(limit);
+        options.storm.unknown_unicast = Some(limit);
+    }
     options.isolated = flags & 1 != 0;
     options.hairpin = flags & 2 != 0;
     options.learning = flags & 4 == 0;
@@ -136,6 +149,10 @@ fn new_segment(id: SegmentId, input: &mut Cursor<'_>) -> Segment {
     }
     if flags & 128 != 0 {
         segment.udp_port = input.u16();
+        segment.loops.moves = input.u8() % 4;
+        segment.storm.multicast = Some(RateLimit::new(input.u8().into()));
+        segment.scope.vtep_group = input.u8() % 34;
+        segment.scope.group_fwd_mask = input.u16() & 0xfffc;
     }
     segment
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::Error;
 use crate::change::MAX_DISCOVERED;
 use crate::counters::PerWorker;
-use crate::segment::{Destination, Location, SegmentId, VtepId};
+use crate::segment::{Destination, Location, SegmentId, VtepId, horizon};
 use crate::slots::MAX_SLOTS;
 use crate::source_key::SourceKey;
 use crate::tables::{KnownVtep, Mentions, Peer, SegmentEntry, VtepEntry};
 
-use super::{Draft, add};
+use super::{Draft, add, found};
 
 impl Draft {
     pub(super) fn known_vtep(&self, address: SocketAddr) -> Result<VtepId, Error> {
@@ -112,6 +112,7 @@ impl Draft {
             mentions.insert(location, after);
         } else {
             mentions.remove(&location);
+            self.forget_group(segment, location)?;
         }
         if let Location::Vtep(vtep) = location
             && before.is_named() != after.is_named()
@@ -129,6 +130,32 @@ impl Draft {
         peer: bool,
     ) -> Result<bool, Error> {
         self.mention(segment, Location::Vtep(vtep), |mentions| mentions.peer = peer)
+    }
+
+    /// Gives a VTEP that the segment names a split horizon group, or that of the segment.
+    pub(super) fn set_vtep_group(
+        &mut self,
+        segment: SegmentId,
+        address: SocketAddr,
+        group: Option<u8>,
+    ) -> Result<(), Error> {
+        let vtep = self.known_vtep(address)?;
+        let named = self.entry(segment)?.mentions.contains_key(&Location::Vtep(vtep));
+        found(named, || format!("VTEP {address} of segment {segment}"))?;
+        let groups = &mut self.bridge(segment)?.groups;
+        match group {
+            Some(group) => _ = groups.insert(vtep, horizon(group)?),
+            None => _ = groups.remove(&vtep),
+        }
+        Ok(())
+    }
+
+    /// What nothing names has no group of its own.
+    fn forget_group(&mut self, segment: SegmentId, location: Location) -> Result<(), Error> {
+        if let (Location::Vtep(vtep), Some(_)) = (location, self.entry(segment)?.bridge()) {
+            self.bridge(segment)?.groups.remove(&vtep);
+        }
+        Ok(())
     }
 
     /// Counts one more that names a location in the segment.

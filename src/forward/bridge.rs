@@ -6,7 +6,7 @@ use crate::batch::Batch;
 use crate::counters::Groups;
 use crate::drop_reason::DropReason;
 use crate::output::Output;
-use crate::segment::{Location, SegmentId, Traits};
+use crate::segment::{Location, SegmentId, Traits, VtepId};
 use crate::source_key::SourceKey;
 use crate::tables::{Bridge, Macs, PortEntry, SegmentEntry, Tables, VtepEntry};
 use crate::wire::eth::{self, Cast, MacNumber};
@@ -17,17 +17,21 @@ use super::emit::{Targets, recognise};
 use super::lookahead::{prefetch_datagrams, prefetch_frames};
 use super::neighbours::hear_from_underlay;
 use super::news::News;
+use super::relay::{between, flood_list, to_vtep};
 use super::routed_vxlan::RoutedOrigin;
-use super::{At, Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay, learn};
+use super::storm::admit;
+use super::{
+    At, Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay, learn_unknown,
+};
 
 /// The addresses of a frame that a bridge forwards.
 #[inline]
-fn addresses(frame: &[u8]) -> Result<(MacNumber, MacNumber), DropReason> {
+fn addresses(frame: &[u8], bridge: &Bridge) -> Result<(MacNumber, MacNumber), DropReason> {
     let (destination, source) = eth::address_numbers(frame).ok_or(DropReason::Truncated)?;
     if source.is_multicast() || source.get() == 0 {
         return Err(DropReason::InvalidSource);
     }
-    if destination.is_link_local_control() {
+    if destination.is_link_local_control() && !bridge.scope.forwards(destination) {
         return Err(DropReason::LinkLocal);
     }
     Ok((destination, source))
@@ -43,18 +47,6 @@ fn class(to: MacNumber) -> Traits {
     } else {
         Traits::NO_MULTICAST
     }
-}
-
-/// Whether a frame may go from one port to another of which something is special, or which is the same.
-#[cold]
-fn between(from: &PortEntry, to: &PortEntry) -> Result<(), DropReason> {
-    if from.id == to.id && !from.traits.meets(Traits::HAIRPIN) {
-        return Err(DropReason::SamePort);
-    }
-    if from.traits.apart().meets(to.traits) {
-        return Err(DropReason::Isolated);
-    }
-    Ok(())
 }
 
 /// What the frame before found out, within one segment, one origin and one batch; neighbours mostly share it.
@@ -153,7 +145,7 @@ impl Forwarder {
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
         let frame = batch.frame(index);
-        let (to, from) = addresses(frame)?;
+        let (to, from) = addresses(frame, bridge)?;
         let vnet = batch.vnet(index);
         if !vnet.is_zero() && vnet.validate(frame.len()).is_err() {
             return Err(DropReason::BadOffload);
@@ -163,9 +155,13 @@ impl Forwarder {
             let known = match macs.pinned(from) {
                 Some(place) if place != here => return Err(DropReason::PinnedSource),
                 None if bridge.learning && !port.traits.meets(Traits::NO_LEARNING) => {
-                    At::new(port.place.as_ref(), here).is_none_or(|at| {
-                        learn(context, segment.id, (bridge, macs), (from, at), news, output)
-                    })
+                    match At::new(port.place.as_ref(), here) {
+                        Some(at) if !macs.learned.refresh(from, at.place, context.second) => {
+                            learn_unknown(context, segment.id, bridge, (from, at), news, output)?;
+                            false
+                        }
+                        _ => true,
+                    }
                 }
                 _ => true,
             };
@@ -190,20 +186,35 @@ impl Forwarder {
                 }
                 to => to.map(Targets::Port),
             },
-            Some(Location::Vtep(ref vtep)) => Some(Targets::Vtep(vtep)),
+            Some(Location::Vtep(ref vtep)) => {
+                if port.traits.in_group() {
+                    to_vtep(bridge, (port.traits, None), *vtep)?;
+                }
+                Some(Targets::Vtep(vtep))
+            }
             None => None,
         };
-        let mut emitter = self.emitter(context, segment, output);
         let Some(targets) = targets else {
+            let flooded = (from, class(to), batch.span(index).len as usize, vnet);
+            admit(context, (segment, bridge), Some(port), flooded, output)?;
+            let mut kept = take(&mut self.kept);
+            let vteps = match port.traits.in_group() {
+                true => flood_list(bridge, (port.traits, None), &mut kept),
+                false => &bridge.flood,
+            };
             let targets = Targets::Flood {
                 tables,
                 ports: &segment.ports,
                 except: (!port.traits.meets(Traits::HAIRPIN)).then_some(port.id),
                 without: port.traits.apart() | class(to),
-                vteps: &bridge.flood,
+                vteps,
             };
-            return emitter.flood(batch, index, vnet, None, &targets).map(Fate::Flooded);
+            let mut emitter = self.emitter(context, segment, output);
+            let copies = emitter.flood(batch, index, vnet, None, &targets);
+            self.kept = kept;
+            return copies.map(Fate::Flooded);
         };
+        let mut emitter = self.emitter(context, segment, output);
         emitter.emit(batch, index, vnet, None, &targets).map(Fate::Forwarded)
     }
 
@@ -286,16 +297,27 @@ impl Forwarder {
         if cast != Cast::Unicast {
             origins.groups.add(cast, 1);
         }
-        let (to, from) = addresses(frame)?;
-        let Some(Origin { macs, .. }) = &origins.last else { return Err(DropReason::UnknownVni) };
+        let (to, from) = addresses(frame, bridge)?;
+        let Some(Origin { macs, apart, .. }) = &origins.last else {
+            return Err(DropReason::UnknownVni);
+        };
+        let apart = *apart;
         if origins.recent.source != Some(from) {
             let known = match (macs.pinned(from), origin.at) {
                 (Some(place), at) if at.is_none_or(|at| at.location != place) => {
                     return Err(DropReason::PinnedSource);
                 }
                 (None, Some(there)) if bridge.learning => {
-                    learn(context, segment.id, (bridge, macs), (from, there), news, output)
+                    let known = macs.learned.refresh(from, there.place, context.second);
+                    if !known {
+                        if bridge.owns(from) {
+                            return Err(DropReason::OwnSource);
+                        }
+                        learn_unknown(context, segment.id, bridge, (from, there), news, output)?;
+                    }
+                    known
                 }
+                _ if bridge.owns(from) => return Err(DropReason::OwnSource),
                 _ => true,
             };
             origins.recent.saw(from, known);
@@ -307,10 +329,18 @@ impl Forwarder {
         }
         let tables = context.tables;
         let known = origins.recent.lookup(context, macs, to);
-        let target = match known {
-            Some(Location::Port(port)) => tables.port(port),
-            // A VTEP never sends on what another VTEP sent: in a full mesh everybody has it already.
-            Some(Location::Vtep(_)) => return Err(DropReason::SplitHorizon),
+        let mut relay = None;
+        let port = match known {
+            Some(Location::Port(port)) => match tables.port(port) {
+                Some(to) if to.traits.meets(apart) => return Err(DropReason::SplitHorizon),
+                to => to,
+            },
+            // Mostly not: in a full mesh everybody has it already.
+            Some(Location::Vtep(vtep)) => {
+                to_vtep(bridge, (apart, origin.vtep_id()), vtep)?;
+                relay = Some(vtep);
+                None
+            }
             None => None,
         };
         let parsed = FrameInfo::parse(frame);
@@ -319,20 +349,31 @@ impl Forwarder {
             return Err(DropReason::CeOnNotEct);
         }
         let unfinished = recognise(frame, info, segment.mtu, size);
-        let mut emitter = self.emitter(context, segment, output);
-        let Some(port) = target else {
-            let targets = Targets::Flood {
-                tables,
-                ports: &segment.ports,
-                except: None,
-                without: class(to),
-                vteps: &[],
-            };
-            emitter.coalescer.end_all(batch, emitter.output);
-            let vnet = unfinished.unwrap_or_default();
-            return emitter.flood(batch, index, vnet, Some(info), &targets).map(Fate::Flooded);
+        if let Some(port) = port {
+            let mut emitter = self.emitter(context, segment, output);
+            let pieces = emitter.deliver_recognised(batch, index, unfinished, info, port);
+            return pieces.map(Fate::Forwarded);
+        }
+        let vnet = unfinished.unwrap_or_default();
+        if let Some(vtep) = &relay {
+            let mut emitter = self.emitter(context, segment, output);
+            let pieces = emitter.emit(batch, index, vnet, Some(info), &Targets::Vtep(vtep));
+            return pieces.map(Fate::Forwarded);
+        }
+        let flooded = (from, class(to), batch.span(index).len as usize, vnet);
+        admit(context, (segment, bridge), None, flooded, output)?;
+        let mut kept = take(&mut self.kept);
+        let vteps = match bridge.relays() {
+            true => flood_list(bridge, (apart, origin.vtep_id()), &mut kept),
+            false => &[],
         };
-        emitter.deliver_recognised(batch, index, unfinished, info, port).map(Fate::Forwarded)
+        let (ports, without) = (&segment.ports, apart | class(to));
+        let targets = Targets::Flood { tables, ports, except: None, without, vteps };
+        let mut emitter = self.emitter(context, segment, output);
+        emitter.coalescer.end_all(batch, emitter.output);
+        let copies = emitter.flood(batch, index, vnet, Some(info), &targets);
+        self.kept = kept;
+        copies.map(Fate::Flooded)
     }
 }
 
@@ -348,6 +389,8 @@ struct Origin<'a> {
     found: Found<'a>,
     /// Apart from what is found, which is handed about for each frame and has to be small.
     macs: Macs<'a>,
+    /// What keeps the VTEP apart from other places.
+    apart: Traits,
 }
 
 /// The segment and the VTEP of a datagram.
@@ -359,6 +402,15 @@ struct Found<'a> {
     vtep: Option<&'a VtepEntry>,
     /// The same, for learning.
     at: Option<At>,
+}
+
+impl Found<'_> {
+    fn vtep_id(&self) -> Option<VtepId> {
+        match self.at?.location {
+            Location::Vtep(vtep) => Some(vtep),
+            Location::Port(_) => None,
+        }
+    }
 }
 
 /// Finds the origins of datagrams; neighbours in a batch mostly share theirs.
@@ -400,7 +452,8 @@ impl<'a> Origins<'a> {
             let at = peer.and_then(|peer| At::new(peer.place.as_ref(), Location::Vtep(peer.vtep)));
             let bridge = segment.bridge()?;
             let found = Found { segment, bridge, vtep, at };
-            Some(Origin { vni, source, found, macs: bridge.macs() })
+            let apart = bridge.apart(found.vtep_id());
+            Some(Origin { vni, source, found, macs: bridge.macs(), apart })
         });
     }
 

@@ -8,6 +8,7 @@ use super::queue::PortQueue;
 use super::tun::Tun;
 use crate::error::Error;
 use crate::offload::{Offload, Offloads};
+use crate::wire::MacAddr;
 
 /// What a device carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -204,6 +205,14 @@ impl Device {
         match &self.0 {
             Backing::Tun(tun) => tun.mtu(),
             Backing::Channel { .. } => Err(Error::not_found("the MTU of a channel")),
+        }
+    }
+
+    /// The MAC address of a TAP; other devices have none.
+    pub(crate) fn mac(&self) -> Option<MacAddr> {
+        match &self.0 {
+            Backing::Tun(tun) => tun.mac(),
+            Backing::Channel { .. } => None,
         }
     }
 

@@ -12,7 +12,7 @@ use super::queue::{Prefix, TunQueue};
 use super::sys::{self, ioctl};
 use super::{netlink, netns};
 use crate::error::Error;
-use crate::wire::vnet;
+use crate::wire::{MacAddr, vnet};
 
 const NODE: &str = "/dev/net/tun";
 
@@ -175,6 +175,12 @@ impl Tun {
             let socket = any_socket().map_err(failed)?;
             ioctl::device_mtu(socket.as_fd(), &name).map_err(failed)
         })
+    }
+
+    /// The MAC address of a TAP, if the device is still there.
+    pub(super) fn mac(&self) -> Option<MacAddr> {
+        let tap = self.kind == DeviceKind::Tap;
+        tap.then(|| ioctl::hardware_address(self.queues[0].as_fd()).ok().map(MacAddr))?
     }
 
     /// Where the device is: the kernel knows best, for it may have been moved since it was opened.

@@ -2,6 +2,12 @@
 
 use std::ops::BitOr;
 
+use crate::Error;
+use crate::wire::MacAddr;
+
+use super::scope::horizon;
+use super::storm::StormLimits;
+
 /// How a port takes part in its bridge segment.
 ///
 /// Start from the [`Default`], which is a port that is like all others, and change the fields that should differ. Give
@@ -14,6 +20,16 @@ pub struct PortOptions {
     /// are reached. Off by default. As `isolated` of a Linux bridge port (kernel `net/bridge/br_private.h`,
     /// `br_skb_isolated`).
     pub isolated: bool,
+    /// Split horizon group: no frame goes from this port to a VTEP or another port of the group, nor back to itself. 0,
+    /// the default, is none; see [`Scope`](crate::Scope).
+    pub group: u8,
+    /// MAC address of the device. Frames from the underlay that claim to come from it are dropped, as Linux's VXLAN
+    /// device does (kernel `drivers/net/vxlan/vxlan_core.c`, `vxlan_set_mac`). `None`, the default, leaves what is
+    /// known: that of a TAP, as read when it was attached.
+    pub mac: Option<MacAddr>,
+    /// How many frames of the port a second are flooded; those of the segment's [`storm`](crate::Segment::storm) hold
+    /// beside them. No limits by default.
+    pub storm: StormLimits,
     /// A frame may leave by the port it came from, if its destination is there or it is for everybody. Off by default. As
     /// `hairpin` of a Linux bridge port (kernel `net/bridge/br_forward.c`, `should_deliver`).
     pub hairpin: bool,
@@ -32,6 +48,9 @@ impl Default for PortOptions {
     fn default() -> Self {
         Self {
             isolated: false,
+            group: 0,
+            mac: None,
+            storm: StormLimits::default(),
             hairpin: false,
             learning: true,
             flood_unknown_unicast: true,
@@ -47,6 +66,18 @@ impl PortOptions {
         *self == Self::default()
     }
 
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        horizon(self.group)?;
+        self.storm.check()?;
+        match self.mac {
+            Some(mac) if mac.is_multicast() || mac.is_zero() => {
+                let value = mac.to_string();
+                Err(Error::invalid("MAC address of a port", value, "an individual address"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What forwarding goes by.
     pub(crate) fn traits(&self) -> Traits {
         let bits = [
@@ -58,7 +89,8 @@ impl PortOptions {
             (!self.flood_broadcast, Traits::NO_BROADCAST),
         ];
         let set = bits.into_iter().filter(|(set, _)| *set);
-        set.fold(Traits::default(), |traits, (_, bit)| traits | bit)
+        let group = horizon(self.group).unwrap_or_default();
+        set.fold(group, |traits, (_, bit)| traits | bit)
     }
 }
 
@@ -71,6 +103,8 @@ pub(crate) struct Traits(u64);
 impl Traits {
     /// No frame goes from a place that has this to another that has it.
     pub(crate) const ISOLATED: Self = Self(1);
+    /// The same by number, from 1 on, for the split horizon groups.
+    const GROUPS: Self = Self(0xffff_fffe);
     /// What a port does not get.
     pub(crate) const NO_UNKNOWN_UNICAST: Self = Self(1 << 32);
     pub(crate) const NO_MULTICAST: Self = Self(1 << 33);
@@ -79,7 +113,26 @@ impl Traits {
     pub(crate) const NO_LEARNING: Self = Self(1 << 36);
 
     /// The traits that keep two places apart which share one.
-    const APART: Self = Self::ISOLATED;
+    const APART: Self = Self(Self::ISOLATED.0 | Self::GROUPS.0);
+
+    /// Those of the places in a split horizon group: 1 to 31.
+    pub(crate) const fn of_group(group: u8) -> Self {
+        Self(1 << group & Self::GROUPS.0)
+    }
+
+    /// The split horizon group, 0 for none.
+    pub(crate) const fn group(self) -> u8 {
+        match self.0 & Self::GROUPS.0 {
+            0 => 0,
+            group => group.trailing_zeros() as u8,
+        }
+    }
+
+    /// Whether it is in a split horizon group.
+    #[inline]
+    pub(crate) const fn in_group(self) -> bool {
+        self.meets(Self::GROUPS)
+    }
 
     /// Whether the two have any in common.
     #[inline]
@@ -110,7 +163,9 @@ mod tests {
     fn a_port_like_all_others_has_no_traits() {
         let none = Traits::default();
         assert_eq!(PortOptions::default().traits(), none);
-        let flip: [fn(&mut PortOptions); 6] = [
+        let flip: [fn(&mut PortOptions); 8] = [
+            |options| options.group = 1,
+            |options| options.group = 31,
             |options| options.isolated = true,
             |options| options.hairpin = true,
             |options| options.learning = false,

@@ -166,7 +166,7 @@ impl FromStr for MacAddr {
 /// A MAC address as the number of [`MacAddr::to_u64`]: one load, one comparison, one multiplication.
 ///
 /// What the forwarding path handles in place of a [`MacAddr`], which the compiler would take apart into six bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MacNumber(u64);
 
 impl MacNumber {

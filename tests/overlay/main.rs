@@ -18,4 +18,6 @@ mod outer;
 mod ports;
 mod routed_vxlan;
 mod routing;
+mod scope;
 mod soak;
+mod storms;

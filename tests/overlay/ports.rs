@@ -23,7 +23,7 @@ fn got(network: &mut Network, ports: [PortId; 3]) -> [usize; 3] {
 }
 
 #[test]
-fn isolated_ports_do_not_reach_each_other() {
+fn row_15_isolated_ports_do_not_reach_each_other() {
     let (mut network, ports, far) = three_ports([isolated(), isolated(), PortOptions::default()]);
     let hosts = [host(1), host(2), host(3)];
     network.send(1, ports[0], &udp(hosts[0], EVERYBODY, b"hello"));
@@ -57,7 +57,7 @@ fn options_change_while_traffic_flows() {
 }
 
 #[test]
-fn a_hairpin_port_gets_its_own_frames_back() {
+fn row_15_a_hairpin_port_gets_its_own_frames_back() {
     let hairpin = port_options(|options| options.hairpin = true);
     let (mut network, ports, _) =
         three_ports([hairpin.clone(), PortOptions::default(), PortOptions::default()]);

@@ -143,6 +143,10 @@ impl<'a> Item<'a> {
         matches!(self.value, DeValue::Array(array) if array.is_empty())
     }
 
+    pub fn is_table(&self) -> bool {
+        matches!(self.value, DeValue::Table(_))
+    }
+
     /// The value as a table.
     pub fn section(&self, problems: &mut Problems) -> Option<Section<'a>> {
         match self.value {

@@ -1,6 +1,7 @@
 //! What the configuration file can say.
 
 mod entries;
+mod limits;
 mod mtu;
 mod neighbours;
 mod port;

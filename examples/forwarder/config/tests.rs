@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use overplane::rate::RateLimit;
 use overplane::wire::vxlan::ReservedBits;
-use overplane::{DontFragment, Dscp, Ecn, Kind, Ttl, Vni};
+use overplane::{DontFragment, Dscp, Ecn, Kind, MacAddr, Ttl, Vni};
 
 use super::parse;
 use crate::plan::{Plan, Target, Via};
@@ -71,9 +72,19 @@ fn every_option_arrives() {
         ttl = "inherit"
         neighbours = { suppress = true, snoop = false, limit = 7, ageing = 9, static = [{ address = "fd08::9", mac = "02:00:00:00:00:09", router = true }] }
         peers = ["fd00::2", "[fd00::3]:9"]
+        vtep_group = 0
+        group_fwd_mask = 0x4000
+        storm = { broadcast = 100, multicast = { per_second = 5, burst = 7 }, unknown_unicast = "none" }
+        loops = { moves = 3, window = 4, hold = 60 }
+        [[segment.vtep]]
+        vtep = "fd00::2"
+        group = 31
         [[segment.port]]
         device = "ovl0"
         isolated = true
+        group = 3
+        storm = { unknown_unicast = 1000 }
+        mac = "02:00:00:00:00:07"
         hairpin = true
         learning = false
         flood_unknown_unicast = false
@@ -110,6 +121,18 @@ fn every_option_arrives() {
     assert_eq!(segments[0].peers, peers);
     let port = &segments[0].ports[0].options;
     assert_eq!((port.isolated, port.hairpin, port.learning), (true, true, false));
+    assert_eq!((port.group, port.mac), (3, Some(MacAddr([2, 0, 0, 0, 0, 7]))));
+    let scope = segment.scope;
+    let storm = segment.storm;
+    assert_eq!(storm.broadcast, Some(RateLimit::new(100)));
+    assert_eq!(storm.multicast, Some(RateLimit { per_second: 5, burst: 7 }));
+    assert_eq!(storm.unknown_unicast, None);
+    assert_eq!(port.storm.unknown_unicast, Some(RateLimit::new(1000)));
+    let loops = segment.loops;
+    let seconds = [loops.window, loops.hold].map(|time| time.as_secs());
+    assert_eq!((loops.moves, seconds), (3, [4, 60]));
+    assert_eq!((scope.vtep_group, scope.group_fwd_mask), (0, 0x4000));
+    assert_eq!(segments[0].groups, [(peers[0], 31)]);
     let floods = [port.flood_unknown_unicast, port.flood_multicast, port.flood_broadcast];
     assert_eq!(floods, [false; 3]);
 }
@@ -308,8 +331,38 @@ fn errors_name_line_key_and_what_is_allowed() {
             format!("{bridge}port = [{{ device = \"a/b\" }}, {{ name = \"tap0\" }}]"),
             vec![
                 "6: segment.port.device: \"a/b\" is not allowed; allowed: 1 to 15 bytes without '/', ':', '%' and spaces",
-                "6: segment.port.name: unknown key; allowed: device, addresses, isolated, hairpin, learning, flood_unknown_unicast, flood_multicast, flood_broadcast",
+                "6: segment.port.name: unknown key; allowed: device, addresses, isolated, group, mac, storm, hairpin, learning, flood_unknown_unicast, flood_multicast, flood_broadcast",
                 "6: segment.port.device: missing; allowed: 1 to 15 bytes without '/', ':', '%' and spaces",
+            ],
+        ),
+        (
+            format!("{bridge}vtep_group = 32\ngroup_fwd_mask = 4"),
+            vec![
+                "6: segment.vtep_group: 32 is not allowed; allowed: 0 to 31",
+                "7: segment.group_fwd_mask: 4 is not allowed; allowed: bits 3 to 15: 0 to 0xfff8",
+            ],
+        ),
+        (
+            format!("{bridge}vtep = [{{ vtep = \"10.9.0.7\" }}, {{ group = 1 }}]"),
+            vec![
+                "6: segment.vtep.group: missing; allowed: 0 (none) to 31",
+                "6: segment.vtep.vtep: missing; allowed: a unicast ADDRESS, or ADDRESS:PORT",
+            ],
+        ),
+        (
+            format!("{bridge}{port}mac = \"03:00:00:00:00:01\""),
+            vec![
+                "8: segment.port.mac: \"03:00:00:00:00:01\" is not allowed; allowed: an individual MAC address as in 02:00:00:00:00:01",
+            ],
+        ),
+        (
+            format!(
+                "{bridge}storm = {{ broadcast = 0, multicast = {{ per_second = 1 }} }}\nloops = {{ moves = 251 }}"
+            ),
+            vec![
+                "6: segment.storm.broadcast: 0 is not allowed; allowed: frames a second, 1 to 10000000, or \"none\", or a table with per_second and burst",
+                "6: segment.storm.multicast.burst: missing; allowed: 1 to 1000000 frames",
+                "7: segment.loops.moves: 251 is not allowed; allowed: 0 to 250",
             ],
         ),
         (

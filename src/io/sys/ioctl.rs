@@ -84,6 +84,15 @@ pub(crate) fn attached(fd: BorrowedFd<'_>) -> io::Result<(String, u16)> {
     Ok((request.name(), request.flags()))
 }
 
+/// The MAC address of the TAP that a file is attached to (kernel `drivers/net/tun.c`, `__tun_chr_ioctl`).
+pub(crate) fn hardware_address(fd: BorrowedFd<'_>) -> io::Result<[u8; 6]> {
+    let mut request = Request::new("");
+    request.issue(fd, libc::SIOCGIFHWADDR as libc::Ioctl)?;
+    // A `struct sockaddr`: the address is behind two bytes of family.
+    let [_, _, a, b, c, d, e, f, ..] = request.value;
+    Ok([a, b, c, d, e, f])
+}
+
 /// Takes a queue out of the set over which the kernel spreads frames.
 pub(crate) fn detach_queue(fd: BorrowedFd<'_>) -> io::Result<()> {
     let mut request = Request::new("");

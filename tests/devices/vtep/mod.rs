@@ -5,5 +5,7 @@ mod neighbours;
 mod outer;
 mod peers;
 mod routed_vxlan;
+mod scope;
 mod soak;
 mod sockets;
+mod storms;

@@ -1,8 +1,10 @@
 //! Reading of `[[segment.port]]`: devices with their addresses and options.
 
 use overplane::PortOptions;
+use overplane::limits::MAX_HORIZON_GROUP;
 use overplane_lab::Cidr;
 
+use super::limits;
 use super::segment::Reader;
 use crate::config::reader::{Item, Once, Problems, Section};
 use crate::plan::{self, DEVICE, SegmentPlan};
@@ -10,6 +12,9 @@ use crate::plan::{self, DEVICE, SegmentPlan};
 const COMMON: &[&str] = &["device", "addresses"];
 const BRIDGE: &[&str] = &[
     "isolated",
+    "group",
+    "mac",
+    "storm",
     "hairpin",
     "learning",
     "flood_unknown_unicast",
@@ -95,6 +100,15 @@ fn options(port: &Section<'_>, problems: &mut Problems) -> PortOptions {
         if let Some(value) = port.get(key).and_then(|item| item.boolean(problems)) {
             *option = value;
         }
+    }
+    options.storm = limits::storm(port, problems);
+    if let Some(item) = port.get("group")
+        && let Some(group) = item.integer(0..=MAX_HORIZON_GROUP.into(), problems)
+    {
+        options.group = group as u8;
+    }
+    if let Some(item) = port.get("mac") {
+        options.mac = item.text(plan::MAC, plan::mac, problems);
     }
     options
 }

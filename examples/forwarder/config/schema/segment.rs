@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use overplane::limits::{FLANNEL_UDP_PORT, MAX_AGEING, MAX_FDB_CAPACITY, MAX_FLOOD};
+use overplane::limits::{
+    FLANNEL_UDP_PORT, MAX_AGEING, MAX_FDB_CAPACITY, MAX_FLOOD, MAX_HORIZON_GROUP,
+};
 use overplane::wire::vxlan::PORT_LINUX;
 use overplane::{MacAddr, Segment, SegmentId, Vni};
 
 use super::entries::{self, Places};
-use super::{mtu, neighbours};
+use super::{limits, mtu, neighbours};
 use crate::config::reader::{Item, Once, Problems, Section};
 use crate::outer;
 use crate::plan::{self, SegmentPlan, VTEP};
@@ -25,6 +27,11 @@ const BRIDGE: &[&str] = &[
     "flood",
     "fdb",
     "neighbours",
+    "vtep_group",
+    "group_fwd_mask",
+    "vtep",
+    "storm",
+    "loops",
 ];
 const ROUTED: &[&str] = &["route"];
 const ROUTED_VXLAN: &[&str] = &["vni", "mac", "vtep", "route"];
@@ -78,6 +85,7 @@ impl Reader<'_> {
                     problems,
                 );
             }
+            planned.groups = vteps.groups(section.get("vtep"), problems);
             let mut places = Places { ports: &planned.ports, vteps: &mut vteps };
             planned.fdb = entries::fdb(section, &mut places, problems);
             (planned.segment.neighbours, planned.neighbours) = neighbours::read(section, problems);
@@ -149,6 +157,20 @@ fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
     if let Some(evict) = section.get("fdb_evict").and_then(|item| item.boolean(problems)) {
         segment.fdb_evict = evict;
     }
+    if let Some(item) = section.get("vtep_group")
+        && let Some(group) = item.integer(0..=MAX_HORIZON_GROUP.into(), problems)
+    {
+        segment.scope.vtep_group = group as u8;
+    }
+    segment.storm = limits::storm(section, problems);
+    segment.loops = limits::loops(section, problems);
+    if let Some(item) = section.get("group_fwd_mask") {
+        // Those that stay between neighbours whatever is wanted: spanning tree, pause and link aggregation.
+        match item.as_integer(&(0..=u16::MAX.into())).filter(|mask| mask & 7 == 0) {
+            Some(mask) => segment.scope.group_fwd_mask = mask as u16,
+            None => item.refuse("bits 3 to 15: 0 to 0xfff8", problems),
+        }
+    }
     (segment, vni.is_some())
 }
 
@@ -218,6 +240,29 @@ impl Vteps {
             return None;
         }
         Some(vtep)
+    }
+
+    /// Reads `[[segment.vtep]]`: peers that differ from others.
+    fn groups(&mut self, list: Option<Item<'_>>, problems: &mut Problems) -> Vec<(SocketAddr, u8)> {
+        let allowed = "a list of tables, each under [[segment.vtep]]";
+        let items = list.map_or(Vec::new(), |list| list.list(allowed, problems));
+        let mut seen = Once::new();
+        let mut groups = Vec::new();
+        for item in items {
+            let Some(section) = item.section(problems) else { continue };
+            section.only(&["vtep", "group"], &[], "", problems);
+            let group = section
+                .need("group", "0 (none) to 31", problems)
+                .and_then(|item| item.integer(0..=MAX_HORIZON_GROUP.into(), problems));
+            let Some(item) = section.need("vtep", VTEP, problems) else { continue };
+            if let Some(vtep) = self.read(&item, problems)
+                && seen.is_first(vtep, &item, problems)
+                && let Some(group) = group
+            {
+                groups.push((vtep, group as u8));
+            }
+        }
+        groups
     }
 
     fn list(&mut self, list: Option<Item<'_>>, problems: &mut Problems) -> Vec<SocketAddr> {
