@@ -6,6 +6,7 @@
 mod effect;
 mod learned;
 mod neighbours;
+mod paths;
 mod ports;
 mod routes;
 mod vtep_macs;
@@ -62,13 +63,17 @@ impl Tables {
             touched: BTreeMap::new(),
             perhaps_unnamed: Vec::new(),
             rerouted: BTreeSet::new(),
+            narrowed: Vec::new(),
+            resized: Vec::new(),
             added: Vec::new(),
             effects: Vec::new(),
         };
         for change in changes {
             draft.change(change)?;
         }
+        let touched: Vec<SegmentId> = draft.touched.keys().copied().collect();
         draft.settle_peers()?;
+        draft.settle_limits(touched);
         draft.publish_routes();
         let Draft { tables, added: ports, effects, .. } = draft;
         Ok(Changed { tables, ports, effects })
@@ -93,6 +98,10 @@ struct Draft {
     perhaps_unnamed: Vec<VtepId>,
     /// Segments whose routes have changed.
     rerouted: BTreeSet<SegmentId>,
+    /// VTEPs whose paths take smaller or larger packets than before.
+    narrowed: Vec<VtepId>,
+    /// Segments whose MTU has changed.
+    resized: Vec<SegmentId>,
     added: Vec<PortId>,
     effects: Vec<Effect>,
 }
@@ -169,6 +178,10 @@ impl Draft {
             Change::RemoveNeighbour { segment, address } => self.remove_neighbour(segment, address),
             Change::SetVtepMac { segment, vtep, mac } => self.set_vtep_mac(segment, vtep, mac),
             Change::RemoveVtepMac { segment, vtep } => self.remove_vtep_mac(segment, vtep),
+            Change::SetUnderlayMtu(mtu) => self.set_underlay_mtu(mtu),
+            Change::SetPathMtu { vtep, source, mtu, until } => {
+                self.set_path_mtu(vtep, source, mtu, until)
+            }
             Change::Discover { segment, address } => self.discover(segment, address),
         }
     }
@@ -218,11 +231,14 @@ impl Draft {
         let ipv6 = self.tables.local.is_ipv6();
         let mtu = segment
             .mtu
-            .unwrap_or_else(|| mtu::segment_mtu(segment.kind, ipv6, mtu::DEFAULT_UNDERLAY_MTU));
+            .unwrap_or_else(|| mtu::segment_mtu(segment.kind, ipv6, self.tables.underlay_mtu));
         let entry = SegmentEntry {
             id,
             kind: segment.kind,
             mtu,
+            follows_underlay: segment.mtu.is_none(),
+            narrowest: mtu,
+            most_mss: segment.mtu_options.clamp_mss.most(),
             answers: Answers {
                 v4: segment.addresses.iter().find_map(v4),
                 v6: segment.addresses.iter().find_map(v6),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::fib::Prefix;
 use crate::next_hop::{GroupId, Member, NextHop};
+use crate::path::PathSource;
 use crate::segment::{Destination, PortId, PortOptions, Segment, SegmentId};
 use crate::wire::MacAddr;
 
@@ -194,6 +195,23 @@ pub enum Change {
         segment: SegmentId,
         /// Underlay address and UDP port.
         vtep: SocketAddr,
+    },
+    /// Sets the MTU of the underlay's interface in bytes, 68 to 65,535, from which segments without an MTU of their own
+    /// have theirs; [`mtu::DEFAULT_UNDERLAY_MTU`](crate::mtu::DEFAULT_UNDERLAY_MTU) at first.
+    SetUnderlayMtu(u32),
+    /// Says how large packets to a VTEP may be, or takes that back: the smallest that anybody says counts, for all
+    /// segments that have the VTEP.
+    SetPathMtu {
+        /// Underlay address and UDP port.
+        vtep: SocketAddr,
+        /// Who says so. What is not [`PathSource::Configured`] is ignored for VTEPs that nothing names.
+        source: PathSource,
+        /// Largest outer IP packet in bytes, 68 to 65,535, or `None` for no opinion. What is learned is not brought
+        /// below [`limits::MIN_LEARNED_MTU`](crate::limits::MIN_LEARNED_MTU), and only lowers what was learned before.
+        mtu: Option<u32>,
+        /// When a learned one is to be given up, on the clock of [`Tables::apply`](crate::Tables::apply); of no meaning
+        /// for others.
+        until: Duration,
     },
     /// Takes a VTEP that an open segment heard from into account, so that MAC addresses can be learned behind it.
     /// Its UDP port is the segment's own; without room left, nothing happens.

@@ -20,6 +20,12 @@ pub(crate) const DEFAULT_BUFFER: usize = 7 << 20;
 /// Default spin: what waking a thread costs, about.
 const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 
+/// How long a learned path MTU holds (kernel `net.ipv4.route.mtu_expires`).
+const DEFAULT_EXPIRY: Duration = Duration::from_secs(600);
+
+/// Longest expiry of a learned path MTU.
+const MAX_EXPIRY: Duration = Duration::from_secs(86_400);
+
 /// Longest spin.
 const MAX_SPIN: Duration = Duration::from_millis(10);
 
@@ -70,6 +76,15 @@ pub struct Config {
     pub dont_fragment: DontFragment,
     /// Which datagrams go without UDP checksum; default none.
     pub zero_checksums: ZeroChecksums,
+    /// How long a path MTU holds that the underlay has taught, 1 second to 1 day in whole seconds; default 10 minutes,
+    /// as the kernel's own (`net.ipv4.route.mtu_expires`). After that larger datagrams are tried again.
+    pub path_mtu_expiry: Duration,
+    /// Follow the host: give segments without an MTU of their own what the interface with [`Config::local`] leaves, heed
+    /// the MTU of the route to each VTEP, and forget what was learned behind a device that goes down; default `true`.
+    ///
+    /// Links, addresses and routes are watched for changes (rtnetlink) in the network namespace in which the dataplane
+    /// is built, and links in those of its devices, 256 at most. The loopback interface's MTU says nothing.
+    pub follow_host: bool,
     /// What becomes of VXLAN datagrams with reserved bits set; default: refused, as Linux does.
     pub reserved_bits: ReservedBits,
     /// How long a worker looks again and again for more before it sleeps, while frames keep coming that fast; 0 to 10 ms,
@@ -101,6 +116,8 @@ impl Config {
             send_buffer: DEFAULT_BUFFER,
             dont_fragment: DontFragment::Set,
             zero_checksums: ZeroChecksums::default(),
+            path_mtu_expiry: DEFAULT_EXPIRY,
+            follow_host: true,
             reserved_bits: ReservedBits::Refuse,
             spin: DEFAULT_SPIN,
             offloads: Offloads::ALL,
@@ -138,6 +155,10 @@ impl Config {
         let buffer = "1 byte to 1 GiB";
         range("size of the receive buffer", self.receive_buffer, 1, 1 << 30, buffer)?;
         range("size of the send buffer", self.send_buffer, 1, 1 << 30, buffer)?;
+        if !(Duration::from_secs(1)..=MAX_EXPIRY).contains(&self.path_mtu_expiry) {
+            let value = format!("{:?}", self.path_mtu_expiry);
+            return Err(Error::invalid("expiry of path MTUs", value, "1 to 86400 seconds"));
+        }
         if self.spin > MAX_SPIN {
             let value = format!("{} µs", self.spin.as_micros());
             return Err(Error::invalid("spin", value, "0 to 10 ms"));

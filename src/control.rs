@@ -16,6 +16,7 @@ use crate::io::{Device, DeviceKind, PortQueue, SocketOptions, UdpSocket, run_in}
 use crate::listing::{FdbEntry, GroupInfo, NeighbourEntry, PortInfo, Route, SegmentInfo};
 use crate::next_hop::{GroupId, Member, NextHop};
 use crate::offload::{OffloadInfo, Offloads};
+use crate::path::PathSource;
 use crate::segment::{Destination, PortId, PortOptions, Segment, SegmentId};
 use crate::shared::{Listener, Registry, Shared, lock};
 use crate::stats::Stats;
@@ -156,6 +157,16 @@ impl Control {
     /// Those of [`Control::apply`].
     pub fn add_peer(&self, segment: SegmentId, vtep: SocketAddr) -> Result<(), Error> {
         self.one(Change::AddPeer { segment, vtep })
+    }
+
+    /// Sets how large packets to a VTEP may be, in bytes of the outer IP packet, or takes that back; see
+    /// [`Change::SetPathMtu`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when nothing names the VTEP, [`Error::Invalid`] outside of 68 to 65,535.
+    pub fn set_path_mtu(&self, vtep: SocketAddr, mtu: Option<u32>) -> Result<(), Error> {
+        let (source, until) = (PathSource::Configured, Duration::MAX);
+        self.one(Change::SetPathMtu { vtep, source, mtu, until })
     }
 
     /// Takes [`Control::add_peer`] back.
@@ -356,15 +367,15 @@ impl Control {
         settled
     }
 
-    /// As [`Control::apply`], for a worker, which must not wait: does nothing if another call is under way.
-    pub(crate) fn try_apply(&self, changes: Vec<Change>) -> Result<(), Error> {
+    /// As [`Control::apply`], for a worker, which must not wait: does nothing if another call is under way, and says so.
+    pub(crate) fn try_apply(&self, changes: Vec<Change>) -> Result<bool, Error> {
         let registry = match self.shared.registry.try_lock() {
             Ok(registry) => registry,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::WouldBlock) => return Ok(false),
         };
         self.apply_locked(registry, changes, Arrivals::default())?;
-        Ok(())
+        Ok(true)
     }
 
     fn one(&self, change: Change) -> Result<(), Error> {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::Error;
+use crate::change::Change;
 use crate::config::{Config, DontFragment};
 use crate::control::Control;
 use crate::io::{Verdict, Version, current_netns, probe, spoiled};
@@ -59,9 +61,13 @@ impl Dataplane {
         tables.set_fdb_capacity(config.fdb_capacity)?;
         let namespace = current_netns();
         let entropy = open_entropy_sockets(&config)?;
-        let parts = (0..config.workers)
-            .map(|_| WorkerParts::open(entropy.clone()))
+        let mut parts = (0..config.workers)
+            .map(|index| WorkerParts::open(entropy.clone(), index == 0 && config.follow_host))
             .collect::<Result<Vec<_>, Error>>()?;
+        if let Some(mtu) = parts.first_mut().and_then(|first| first.interface_mtu(config.local)) {
+            // An MTU that no segment can have is none to go by.
+            let _ = tables.apply(Duration::ZERO, [Change::SetUnderlayMtu(mtu)]);
+        }
         let wakers = parts.iter().map(WorkerParts::waker).collect::<Result<Vec<_>, Error>>()?;
         let probe = probe(config.local);
         let shared = Arc::new(Shared::new(config, namespace, tables, wakers, probe.max_train));

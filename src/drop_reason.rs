@@ -140,7 +140,7 @@ drop_reasons! {
         "The route for the destination is unreachable, or its group has no members; the sender is told if it may be.",
         "Nothing, if that is what the route is for; otherwise give its group members.";
     TooBig, Decision, "too_big",
-        "The packet is larger than the segment's MTU; the sender is told if it may be.",
+        "The packet is larger than the segment's MTU or the path to its VTEP allows; the sender is told if it may be.",
         "Set the MTU of the hosts' devices to that of the segment.";
     OutputFull, Output, "output_full",
         "The batch made more copies or chunks than an output may hold.",
@@ -152,7 +152,7 @@ drop_reasons! {
         "The underlay socket or interface had no room (EAGAIN, ENOBUFS).",
         "Raise the send buffer and the interface's queue length; the network is slower than the hosts.";
     UnderlayTooBig, Output, "underlay_too_big",
-        "The datagram exceeds the underlay's path MTU (EMSGSIZE), or a flooded frame the segment's MTU.",
+        "The datagram exceeds the underlay's path MTU (EMSGSIZE), or a flooded frame what the segment or the path to the VTEP allows.",
         "Lower the segment's MTU or raise the underlay's.";
     UnderlayUnreachable, Output, "underlay_unreachable",
         "The underlay has no way to the VTEP, or the peer refused (ENETUNREACH, EHOSTUNREACH, ECONNREFUSED, ...).",

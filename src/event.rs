@@ -1,7 +1,7 @@
 //! What happened that an agent may want to act on.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::drop_reason::DropReason;
 use crate::offload::Offload;
@@ -81,6 +81,36 @@ pub enum Event {
         /// Where it is.
         at: Destination,
     },
+    /// The path to a VTEP takes smaller or larger packets than before: the underlay has taught so, or it was so long ago
+    /// that it is tried anew.
+    PathMtu {
+        /// The VTEP.
+        vtep: SocketAddr,
+        /// Largest outer IP packet in bytes; `None` when nothing is known of the path any more.
+        mtu: Option<u32>,
+    },
+    /// A segment without an MTU of its own has got another one, for that of the underlay has changed; devices should
+    /// be given the same.
+    MtuChanged {
+        /// The segment.
+        segment: SegmentId,
+        /// Largest IP packet inside, in bytes.
+        mtu: u32,
+    },
+    /// A device was brought down: what was learned behind its port is forgotten, and static entries stay.
+    LinkDown {
+        /// The port.
+        port: PortId,
+        /// Name of the device.
+        name: String,
+    },
+    /// A device was brought up again.
+    LinkUp {
+        /// The port.
+        port: PortId,
+        /// Name of the device.
+        name: String,
+    },
     /// A device is gone; its port stays attached, without carrying frames, until it is detached.
     DeviceLost {
         /// The port.
@@ -144,6 +174,13 @@ impl fmt::Display for Event {
             Self::NeighbourConflict { segment, address, claimed_by, at } => {
                 write!(f, "{segment}: {claimed_by} at {at} claims {address}, which is another's")
             }
+            Self::PathMtu { vtep, mtu: Some(mtu) } => write!(f, "VTEP {vtep}: path MTU {mtu}"),
+            Self::PathMtu { vtep, mtu: None } => {
+                write!(f, "VTEP {vtep}: path MTU not known any more")
+            }
+            Self::MtuChanged { segment, mtu } => write!(f, "{segment}: MTU {mtu}"),
+            Self::LinkDown { port, name } => write!(f, "device {name} ({port}) is down"),
+            Self::LinkUp { port, name } => write!(f, "device {name} ({port}) is up"),
             Self::DeviceLost { port, name } => write!(f, "device {name} ({port}) is gone"),
             Self::SmallBuffer { udp_port, wanted, granted } => write!(
                 f,

@@ -4,6 +4,7 @@
 //! snapshot of the tables, learns into the shared FDBs, and counts. It owns no device, thread or clock.
 
 mod bridge;
+mod clamp;
 mod emit;
 mod icmp;
 mod lookahead;

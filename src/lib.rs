@@ -129,6 +129,7 @@ mod next_hop;
 mod offload;
 mod output;
 mod pages;
+mod path;
 pub mod rate;
 mod segment;
 mod shards;
@@ -161,9 +162,10 @@ pub use listing::{
 pub use next_hop::{GroupId, Member, NextHop};
 pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
 pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
+pub use path::{PathMtu, PathSource};
 pub use segment::{
-    Destination, Dscp, Ecn, Kind, LoopGuard, MtuOptions, Neighbours, OuterHeader, OuterOptions,
-    PortId, PortOptions, Scope, Segment, SegmentId, StormLimits, Ttl, VtepId,
+    Destination, Dscp, Ecn, Kind, LoopGuard, MssClamp, MtuOptions, Neighbours, OuterHeader,
+    OuterOptions, PortId, PortOptions, Scope, Segment, SegmentId, StormLimits, Ttl, VtepId,
 };
 pub use snapshot::{Publisher, Reader};
 pub use stats::{Drops, PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
@@ -190,6 +192,7 @@ pub mod limits {
     };
     pub use crate::next_hop::{MAX_GROUPS, MAX_MEMBERS, MAX_WEIGHT};
     pub use crate::output::MAX_OUTPUT;
+    pub use crate::path::MIN_LEARNED_MTU;
     pub use crate::rate::{MAX_BURST, MAX_RATE};
     pub use crate::segment::{
         DEFAULT_SNOOPED, FLANNEL_UDP_PORT, MAX_FLOOD, MAX_HORIZON_GROUP, MAX_SNOOPED,

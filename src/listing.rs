@@ -10,6 +10,7 @@ use crate::fdb::{Place, seconds};
 use crate::fib::Prefix;
 use crate::neighbours::Binding;
 use crate::next_hop::{Group, GroupId, Hop, NextHop, Share};
+use crate::path::{PathMtu, PathSource};
 use crate::segment::{
     Destination, Kind, Location, PortId, PortOptions, Scope, SegmentId, StormLimits,
 };
@@ -315,11 +316,11 @@ impl Tables {
             segment: port.segment,
             traffic: port.counters.sum(),
         }));
-        stats.vteps.extend(
-            self.vteps
-                .iter()
-                .map(|vtep| VtepStats { address: vtep.address, traffic: vtep.counters.sum() }),
-        );
+        stats.vteps.extend(self.vteps.iter().map(|vtep| VtepStats {
+            address: vtep.address,
+            traffic: vtep.counters.sum(),
+            path: self.path_mtu(vtep.address).unwrap_or_default(),
+        }));
         stats.segments.extend(self.segments.values().map(|segment| SegmentStats {
             id: segment.id,
             traffic: segment.counters.sum(),
@@ -340,6 +341,24 @@ impl Tables {
         let ports = segment.ports.iter().filter_map(|port| self.port(*port)?.place.as_ref());
         let peers = segment.peers.values().filter_map(|peer| peer.place.as_ref());
         bridge.domain.entries().min(ports.chain(peers).map(Place::entries).sum())
+    }
+
+    /// What is known of the path to a VTEP; `None` when there is no such VTEP.
+    #[must_use]
+    pub fn path_mtu(&self, vtep: SocketAddr) -> Option<PathMtu> {
+        let known = self.vtep_by_address.get(&vtep)?;
+        Some(self.paths.get(&known.id).copied().unwrap_or_default())
+    }
+
+    /// Changes that give up what was learned of paths too long ago.
+    #[must_use]
+    pub fn expired_paths(&self, now: Duration) -> Vec<Change> {
+        let expired = self.paths.iter().filter(|(_, path)| path.is_expired(now));
+        let vteps = expired.filter_map(|(vtep, _)| self.vtep_address(*vtep));
+        let source = PathSource::Learned;
+        vteps
+            .map(|vtep| Change::SetPathMtu { vtep, source, mtu: None, until: Duration::ZERO })
+            .collect()
     }
 
     /// Changes that make room in open segments which have discovered many VTEPs: those behind which no MAC address

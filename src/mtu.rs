@@ -18,6 +18,10 @@ const TIMESTAMPS: u32 = 12;
 /// Smallest MTUs of a link that carries IPv4 and IPv6 (RFC 791 §3.2, RFC 8200 §5).
 const MIN_MTU: (u32, u32) = (68, 1280);
 
+/// Smallest maximum segment size that hosts are told, in bytes (kernel `net.ipv4.tcp_min_snd_mss`, `TCP_MIN_SND_MSS` in
+/// `include/net/tcp.h`).
+pub const MIN_MSS: u16 = 48;
+
 /// Largest IP packet with its headers, and largest payload of an IPv6 packet (RFC 791 §3.1, RFC 8200 §3).
 const MAX_PACKET: u32 = 65_535;
 
@@ -85,6 +89,14 @@ pub fn gso_max_size(kind: Kind, ipv6_underlay: bool, segment_mtu: u32) -> u32 {
     // One byte more of payload would make room for another segment.
     let payload = (chunks + 1) * segment - 1;
     (payload + TCP_RESERVE).min(MAX_GSO_MAX_SIZE)
+}
+
+/// The largest payload of a TCP segment without options, in bytes, in packets of at most `limit` bytes: what a host may
+/// be told (RFC 6691 §2). Never less than [`MIN_MSS`].
+#[must_use]
+pub fn tcp_mss(limit: u32, ipv6: bool) -> u16 {
+    let headers = TCP + if ipv6 { IPV6 } else { IPV4 };
+    limit.saturating_sub(headers).clamp(MIN_MSS.into(), u16::MAX.into()) as u16
 }
 
 #[cfg(test)]

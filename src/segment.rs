@@ -16,7 +16,7 @@ use crate::fdb::{self, DEFAULT_AGEING, DEFAULT_LIMIT, Limits};
 use crate::wire::{MacAddr, Vni, vxlan};
 
 pub use loops::LoopGuard;
-pub use mtu::MtuOptions;
+pub use mtu::{MssClamp, MtuOptions};
 pub use neighbours::{DEFAULT_SNOOPED, MAX_SNOOPED, Neighbours};
 pub(crate) use outer::OuterRule;
 pub use outer::{Dscp, Ecn, OuterHeader, OuterOptions, Ttl};
@@ -175,7 +175,8 @@ pub struct Segment {
     pub udp_port: u16,
     /// Largest IP packet inside, in bytes without the Ethernet header (68 to 65,535).
     ///
-    /// `None` means what a 1,500-byte underlay leaves: see [`crate::mtu::segment_mtu`].
+    /// `None` means what the underlay leaves, see [`crate::mtu::segment_mtu`]: a dataplane asks its interface and follows
+    /// it (`Config::follow_host`); 1,500 bytes are assumed where nothing is known.
     pub mtu: Option<u32>,
     /// What becomes of packets that are too large.
     pub mtu_options: MtuOptions,
@@ -296,6 +297,7 @@ impl Segment {
         {
             return wrong("MTU of a segment", mtu.to_string(), "68 to 65535 bytes");
         }
+        self.mtu_options.check()?;
         if let Some(ageing) = self.ageing
             && !(Duration::from_secs(1)..=fdb::MAX_AGEING).contains(&ageing)
         {

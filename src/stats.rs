@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::drop_reason::{DropReason, Stage};
 use crate::offload::{OffloadInfo, OffloadState, Offloads};
+use crate::path::PathMtu;
 use crate::segment::{PortId, SegmentId};
 
 /// Packets and bytes in both directions, as seen from the dataplane.
@@ -195,6 +196,8 @@ pub struct VtepStats {
     pub address: SocketAddr,
     /// Datagrams from and to the VTEP.
     pub traffic: Traffic,
+    /// How large packets to the VTEP may be, as far as is known.
+    pub path: PathMtu,
 }
 
 /// Statistics of one segment.
@@ -304,7 +307,7 @@ impl fmt::Display for Stats {
             writeln!(f, "port {}: {}", port.name, port.traffic)?;
         }
         for vtep in &self.vteps {
-            writeln!(f, "VTEP {}: {}", vtep.address, vtep.traffic)?;
+            writeln!(f, "VTEP {}: {}{}", vtep.address, vtep.traffic, vtep.path)?;
         }
         for (reason, n) in t.drop_reasons() {
             writeln!(f, "dropped {n}: {reason}: {} {}", reason.meaning(), reason.advice())?;

@@ -18,9 +18,11 @@ use crate::damper::{Damper, Pace};
 use crate::fdb::{self, Domain, Fdb, Place, View};
 use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
+use crate::mtu;
 use crate::neighbours::Neighbours;
 use crate::next_hop::NextHops;
 use crate::pages::Pages;
+use crate::path::PathMtu;
 use crate::segment::{
     Destination, Kind, Location, OuterRule, PortId, PortOptions, Scope, SegmentId, Storm, Traits,
     VtepId,
@@ -225,6 +227,12 @@ pub(crate) struct SegmentEntry {
     pub(crate) kind: Kind,
     /// Largest IP packet inside, in bytes.
     pub(crate) mtu: u32,
+    /// Whether that is what the underlay leaves.
+    pub(crate) follows_underlay: bool,
+    /// The same for all VTEPs that are peers: what is not larger need not be looked at any closer.
+    pub(crate) narrowest: u32,
+    /// Largest maximum segment size that TCP hosts may tell each other; 0 for whatever they do.
+    pub(crate) most_mss: u16,
     pub(crate) answers: Answers,
     pub(crate) open: bool,
     /// What outer headers say.
@@ -283,6 +291,12 @@ pub struct Tables {
     pub(crate) attachments: u64,
     pub(crate) vteps: Slots<Arc<VtepEntry>>,
     pub(crate) vtep_by_address: Shards<SocketAddr, KnownVtep>,
+    /// Counts the VTEPs that were made.
+    pub(crate) vteps_made: u64,
+    /// MTU of the underlay's interface, in bytes.
+    pub(crate) underlay_mtu: u32,
+    /// What is known of the paths to VTEPs; mostly nothing.
+    pub(crate) paths: Shards<VtepId, PathMtu>,
     pub(crate) counters: Arc<PerWorker<WorkerCounters>>,
 }
 
@@ -317,6 +331,9 @@ impl Tables {
             attachments: 0,
             vteps: Slots::new(),
             vtep_by_address: Shards::new(seed),
+            vteps_made: 0,
+            underlay_mtu: mtu::DEFAULT_UNDERLAY_MTU,
+            paths: Shards::new(seed),
             counters: Arc::new(PerWorker::new(workers)),
         })
     }
@@ -378,6 +395,13 @@ impl Tables {
         self.segments.get(&id).map(|entry| &**entry)
     }
 
+    /// Largest IP packet, in bytes, that a segment carries to a VTEP.
+    pub(crate) fn limit_to(&self, segment: &SegmentEntry, vtep: VtepId) -> u32 {
+        let path = self.paths.get(&vtep).and_then(PathMtu::limit);
+        let Some((path, to)) = path.zip(self.vtep_address(vtep)) else { return segment.mtu };
+        mtu::segment_mtu(segment.kind, to.is_ipv6(), path).min(segment.mtu)
+    }
+
     /// Where the control plane would say a location is; `None` when it is gone.
     pub(crate) fn destination(&self, location: Location) -> Option<Destination> {
         match location {
@@ -390,6 +414,14 @@ impl Tables {
     #[must_use]
     pub fn vtep_address(&self, id: VtepId) -> Option<SocketAddr> {
         self.vtep(id).map(|vtep| vtep.address)
+    }
+
+    /// The largest outer IP packet that any segment makes, in bytes.
+    #[cfg(all(feature = "io", target_os = "linux"))]
+    pub(crate) fn widest_packet(&self) -> u32 {
+        let ipv6 = self.local.is_ipv6();
+        let packet = |entry: &Arc<SegmentEntry>| entry.mtu + mtu::overhead(entry.kind, ipv6);
+        self.segments.values().map(packet).max().unwrap_or(0)
     }
 
     /// UDP ports on which the segments receive, each once, in ascending order.

@@ -6,10 +6,12 @@
 
 mod deliver;
 mod flush;
+mod paths;
 mod sources;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod underlay;
 mod wait;
 
 use std::collections::HashMap;
@@ -40,6 +42,7 @@ use crate::shared::Shared;
 use crate::snapshot::Reader;
 use crate::tables::Tables;
 use crate::trouble::{Place, Troubles};
+use underlay::Follower;
 use wait::Spinner;
 
 /// Time between ticks: a second look at sources that failed, and other chores.
@@ -47,6 +50,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Events taken from the kernel at a time; those left over come with the next poll.
 const POLL_EVENTS: usize = 256;
+
+/// Room for what the kernel and routers say of datagrams that were sent, in bytes.
+const ERRORS: usize = 64 << 10;
 
 const WAKER: Token = Token(usize::MAX);
 
@@ -71,8 +77,9 @@ pub(crate) fn sending_options(config: &Config) -> SocketOptions {
 pub(crate) fn open_entropy_sockets(config: &Config) -> Result<Arc<[UdpSocket]>, Error> {
     let options = SocketOptions {
         reuse_port: false,
-        // Nobody is asked to send to these ports; peers answer to the segment's.
-        receive_buffer: 1,
+        // Nobody is asked to send to these ports; peers answer to the segment's. There is room for errors.
+        sends_only: true,
+        receive_buffer: ERRORS,
         ..sending_options(config)
     };
     let mut free = FreePorts::new(config.local, config.source_port_range.clone());
@@ -134,13 +141,25 @@ impl FreePorts {
 pub(crate) struct WorkerParts {
     poll: Poll,
     entropy: Arc<[UdpSocket]>,
+    /// Of the first worker, if the host is followed.
+    follower: Option<Box<Follower>>,
 }
 
 impl WorkerParts {
-    pub(crate) fn open(entropy: Arc<[UdpSocket]>) -> Result<Self, Error> {
+    pub(crate) fn open(entropy: Arc<[UdpSocket]>, follow: bool) -> Result<Self, Error> {
         let poll =
             Poll::new().map_err(|error| Error::io("creating an epoll instance", error, ""))?;
-        Ok(Self { poll, entropy })
+        // A host that does not let itself be followed is taken as it is.
+        let follower = if follow { Follower::open().ok().map(Box::new) } else { None };
+        if let Some(follower) = &follower {
+            follower.register(poll.registry());
+        }
+        Ok(Self { poll, entropy, follower })
+    }
+
+    /// The MTU of the interface with an address, if that is followed and says anything.
+    pub(crate) fn interface_mtu(&mut self, local: IpAddr) -> Option<u32> {
+        self.follower.as_mut()?.interface_mtu(local)
     }
 
     pub(crate) fn waker(&self) -> Result<Waker, Error> {
@@ -254,6 +273,8 @@ pub struct Worker {
     /// Of the first worker.
     next_sweep: Duration,
     next_discovery: Duration,
+    next_lesson: Duration,
+    follower: Option<Box<Follower>>,
     /// Datagrams the kernel has dropped at this worker's sockets.
     overflows: u64,
 }
@@ -285,6 +306,8 @@ impl Worker {
             next_tick: TICK,
             next_sweep: if index == 0 { TICK } else { Duration::MAX },
             next_discovery: Duration::ZERO,
+            next_lesson: Duration::ZERO,
+            follower: parts.follower,
             overflows: 0,
             attachments: None,
             reader,
@@ -324,9 +347,10 @@ impl Worker {
                 self.catch_up();
             }
         }
+        self.follow_host(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
-            self.tick();
+            self.tick(now);
         }
         if now >= self.next_sweep {
             self.sweep(now);
@@ -366,7 +390,9 @@ impl Worker {
         let timeout = if self.is_busy() {
             Duration::ZERO
         } else {
-            let tick = self.next_tick.min(self.next_sweep).saturating_sub(self.shared.now());
+            let host = self.follower.as_ref().and_then(|follower| follower.next());
+            let next = self.next_tick.min(self.next_sweep).min(host.unwrap_or(Duration::MAX));
+            let tick = next.saturating_sub(self.shared.now());
             timeout.map_or(tick, |timeout| timeout.min(tick))
         };
         self.spinner
@@ -375,6 +401,8 @@ impl Worker {
         for event in &self.polled {
             if let Some(Some(source)) = self.sources.get_mut(event.token().0) {
                 source.ready = true;
+            } else if let Some(follower) = &mut self.follower {
+                follower.heard(event.token());
             }
         }
         Ok(())
@@ -437,6 +465,11 @@ impl Worker {
                     self.shared.report(news);
                 }
             },
+            // An error about something that was sent from here is none of receiving.
+            Kind::Socket { socket, .. } if self.send_queue.news().hear_router(socket) => {
+                source.failed = false;
+                self.learn_paths(now);
+            }
             Kind::Socket { udp_port, socket, .. } => {
                 let (place, reason) = (Place::UdpPort(*udp_port), underlay_reason(error));
                 let name = || format!("underlay socket {}", socket.local_addr());
@@ -453,13 +486,14 @@ impl Worker {
         self.next_sweep = now + pause;
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, now: Duration) {
         for source in self.sources.iter_mut().flatten() {
             source.ready |= source.failed;
             self.overflows += source.new_drops();
         }
         self.shared.seats[self.index].overflows.store(self.overflows, Ordering::Relaxed);
         if self.index == 0 {
+            self.tick_paths(now);
             let stale = self.reader.value().stale_discoveries();
             if !stale.is_empty() {
                 self.apply(stale);

@@ -321,6 +321,17 @@ fn run_sets_up_what_a_file_says() {
         let there = (link.to_owned(), address.parse().unwrap());
         assert!(addresses.contains(&there), "{there:?}: {addresses:?}");
     }
+    // Devices follow the underlay, but for one with an MTU of its own.
+    hosts[0].set_mtu("eth0", 1490).unwrap();
+    let follow = || {
+        let mtus = ["ovl0", "ovl1", "ovl2", "flannel0"].map(|link| hosts[0].mtu(link).unwrap());
+        mtus == [1440, 1440, 1400, 1462]
+    };
+    let end = Instant::now() + Duration::from_secs(5);
+    while !follow() {
+        assert!(Instant::now() < end, "devices do not follow the underlay's MTU");
+        thread::sleep(Duration::from_millis(20));
+    }
     let (code, _, err) = forwarder.end(libc::SIGTERM);
     assert_eq!(code, Some(0), "{err}");
     fs::remove_file(file).unwrap();

@@ -9,7 +9,7 @@ const RUNNING: [&str; 8] =
     ["io", "worker", "control", "dataplane", "shared", "config", "trouble", "switches"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
-const TABLES: [&str; 23] = [
+const TABLES: [&str; 24] = [
     "rate",
     "damper",
     "tables",
@@ -26,6 +26,7 @@ const TABLES: [&str; 23] = [
     "pages",
     "shards",
     "mtu",
+    "path",
     "source_key",
     "hash",
     "counters",

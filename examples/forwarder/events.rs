@@ -1,10 +1,11 @@
-//! Events of the dataplane in the log.
+//! Events of the dataplane: in the log, and what they call for.
 
-use overplane::{Control, Event};
+use overplane::{Control, Event, SegmentId};
+use overplane_lab::Namespace;
 use tracing::{debug, error, info, warn};
 
-/// Logs the events that have come up.
-pub fn log(control: &Control) {
+/// Logs the events that have come up, and gives devices the MTU of their segment when that changes.
+pub fn follow(host: &Namespace, control: &Control) {
     while let Some(event) = control.next_event() {
         match event {
             Event::Learned { .. } | Event::Aged { .. } => debug!("{event}"),
@@ -16,7 +17,19 @@ pub fn log(control: &Control) {
             Event::DeviceLost { .. } => {
                 error!("{event}; its port carries nothing until the forwarder is started again");
             }
+            Event::MtuChanged { segment, mtu } => {
+                info!("{event}");
+                resize(host, control, segment, mtu);
+            }
             _ => info!("{event}"),
+        }
+    }
+}
+
+fn resize(host: &Namespace, control: &Control, segment: SegmentId, mtu: u32) {
+    for port in control.ports().iter().filter(|port| port.segment == segment) {
+        if let Err(error) = host.set_mtu(&port.name, mtu) {
+            warn!("{error}");
         }
     }
 }

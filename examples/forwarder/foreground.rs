@@ -17,7 +17,7 @@ use crate::overlay::Overlay;
 use crate::plan::Plan;
 use crate::report::Format;
 
-/// How often events are logged.
+/// How often events are taken care of.
 const TURN: Duration = Duration::from_secs(1);
 
 /// Runs a plan in the foreground and prints its counters at the end and whenever it is asked to, as the plan says if
@@ -26,19 +26,20 @@ pub fn run(plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     // Before anything is made, so that a signal never leaves it half made.
     let signals = signals(&[SIGINT, SIGTERM, SIGUSR1])?;
     let format = stats.unwrap_or(plan.stats);
-    let overlay = Overlay::start(&Namespace::current()?, plan)?;
+    let host = Namespace::current()?;
+    let overlay = Overlay::start(&host, plan)?;
     info!("forwarding");
-    events::log(overlay.control());
+    events::follow(&host, overlay.control());
     // A worker that ended by itself has failed; stopping says how.
     while overlay.is_running() {
         match signals.recv_timeout(TURN) {
-            Err(RecvTimeoutError::Timeout) => events::log(overlay.control()),
+            Err(RecvTimeoutError::Timeout) => events::follow(&host, overlay.control()),
             Ok(SIGUSR1) => print(format, &overlay.control().stats())?,
             _ => break,
         }
     }
     info!("stopping");
-    events::log(overlay.control());
+    events::follow(&host, overlay.control());
     print(format, &overlay.stop()?)
 }
 

@@ -29,11 +29,15 @@ impl Overlay {
         let Plan { config, segments, .. } = plan;
         let local = config.local;
         let underlay = Underlay::find(host, local)?;
+        // The dataplane finds the MTU itself, unless it is not to look, or there is only the loopback interface to look at.
+        let fixed = !config.follow_host || underlay.link == "lo";
         let dataplane = Dataplane::start(config)?;
         let control = dataplane.control();
         for mut planned in segments {
             let mtu = underlay.segment_mtu(&planned.segment, local.is_ipv6())?;
-            planned.segment.mtu = Some(mtu);
+            if fixed {
+                planned.segment.mtu = Some(mtu);
+            }
             add_segment(host, &control, &planned, local.is_ipv6(), mtu)?;
             let id = planned.segment.id();
             let Underlay { link, mtu: underlay_mtu } = &underlay;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use overplane::rate::RateLimit;
 use overplane::{
-    Change, Destination, Flush, GroupId, MacAddr, Member, NextHop, PortId, PortOptions, Prefix, Segment,
-    SegmentId,
+    Change, Destination, Flush, GroupId, MacAddr, Member, NextHop, PathSource, PortId, PortOptions,
+    Prefix, Segment, SegmentId,
 };
 
 use crate::cursor::Cursor;
@@ -50,7 +50,7 @@ fn change(world: &mut World, input: &mut Cursor<'_>) {
 
 fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
     let segment = any_segment(input);
-    match input.u8() % 23 {
+    match input.u8() % 24 {
         0 => Change::AddSegment(new_segment(segment, input)),
         1 => Change::RemoveSegment(segment),
         2 => {
@@ -99,6 +99,12 @@ fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
             let group = (group < 128).then_some(group % 34);
             Change::SetVtepGroup { segment, vtep: any_vtep(input), group }
         }
+        22 => Change::SetPathMtu {
+            vtep: any_vtep(input),
+            source: if input.u8() & 1 == 0 { PathSource::Learned } else { PathSource::Configured },
+            mtu: Some(u32::from(input.u16())).filter(|mtu| *mtu > 0),
+            until: Duration::from_secs(input.u8().into()),
+        },
         _ => Change::Discover { segment, address: address(input.u8() % 6) },
     }
 }

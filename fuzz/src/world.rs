@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
-    Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder, GroupInfo, MacAddr, NeighbourEntry, Offload, Offloads, Output, PortId, PortInfo, PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, Ttl, limits,
+    Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder,
+    GroupInfo, MacAddr, MssClamp, NeighbourEntry, Offload, Offloads, Output, PortId, PortInfo,
+    PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, Ttl,
+    limits,
 };
 
 use crate::cursor::Cursor;
@@ -39,17 +42,11 @@ pub fn bridge(n: u32) -> Segment {
 }
 
 /// Everything that can be seen of tables.
-pub type Listing =
-    (Vec<SegmentInfo>, Vec<PortInfo>, Vec<Entries>, Stats);
+pub type Listing = (Vec<SegmentInfo>, Vec<PortInfo>, Vec<Entries>, Stats);
 
 /// What a segment forwards by.
-pub type Entries = (
-    Vec<FdbEntry>,
-    Vec<Route>,
-    Vec<GroupInfo>,
-    Vec<(SocketAddr, MacAddr)>,
-    Vec<NeighbourEntry>,
-);
+pub type Entries =
+    (Vec<FdbEntry>, Vec<Route>, Vec<GroupInfo>, Vec<(SocketAddr, MacAddr)>, Vec<NeighbourEntry>);
 
 pub struct World {
     pub tables: Tables,
@@ -90,6 +87,10 @@ impl World {
             if flags & 16 != 0 {
                 segment.outer.dscp = Dscp::Inherit;
                 segment.outer.ttl = Ttl::Inherit;
+            }
+            if flags & 64 != 0 {
+                segment.mtu_options.clamp_mss =
+                    [MssClamp::ToMtu, MssClamp::To(536), MssClamp::ToMtu][n];
             }
             if flags & 32 != 0 {
                 segment.mtu = Some([68, 600, 9000, 1400][n]);

@@ -56,6 +56,7 @@ impl Draft {
         let handle = self.tables.vteps.insert_with(|_| Arc::new(VtepEntry { address, counters }));
         let id = VtepId(handle.ok_or(Error::Limit { what: "VTEPs", limit: MAX_SLOTS })?);
         self.tables.vtep_by_address.insert(address, KnownVtep { id, segments: 0 });
+        self.tables.vteps_made += 1;
         self.perhaps_unnamed.push(id);
         Ok(id)
     }
@@ -215,6 +216,7 @@ impl Draft {
             let known = self.tables.vtep_by_address.get(&address);
             if known.is_some_and(|known| known.segments == 0) {
                 self.tables.vteps.remove(id.0);
+                self.tables.paths.remove(&id);
                 self.tables.vtep_by_address.remove(&address);
             }
         }

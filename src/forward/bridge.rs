@@ -13,6 +13,7 @@ use crate::wire::eth::{self, Cast, MacNumber};
 use crate::wire::vxlan::{self, DecodeError};
 use crate::wire::{FrameInfo, Vni, neighbour};
 
+use super::clamp;
 use super::emit::{Targets, recognise};
 use super::lookahead::{prefetch_datagrams, prefetch_frames};
 use super::neighbours::hear_from_underlay;
@@ -194,6 +195,14 @@ impl Forwarder {
             }
             None => None,
         };
+        if segment.most_mss != 0 {
+            let vteps = match known {
+                Some(Location::Vtep(ref vtep)) => std::slice::from_ref(vtep),
+                Some(Location::Port(_)) => &[],
+                None => &bridge.flood,
+            };
+            clamp::towards(context, segment, vteps, batch, index);
+        }
         let Some(targets) = targets else {
             let flooded = (from, class(to), batch.span(index).len as usize, vnet);
             admit(context, (segment, bridge), Some(port), flooded, output)?;
@@ -349,6 +358,13 @@ impl Forwarder {
             return Err(DropReason::CeOnNotEct);
         }
         let unfinished = recognise(frame, info, segment.mtu, size);
+        if segment.most_mss != 0 {
+            let vtep = origin.at.and_then(|at| match at.location {
+                Location::Vtep(vtep) => Some(vtep),
+                Location::Port(_) => None,
+            });
+            clamp::backwards(context, segment, vtep, (frame, info), unfinished.is_some());
+        }
         if let Some(port) = port {
             let mut emitter = self.emitter(context, segment, output);
             let pieces = emitter.deliver_recognised(batch, index, unfinished, info, port);

@@ -1,5 +1,7 @@
 //! Turning a decision into descriptors: whole where the receiver can take it, finished or in chunks where not.
 
+use smallvec::SmallVec;
+
 use crate::batch::{Batch, Span};
 use crate::coalesce::Coalescer;
 use crate::drop_reason::DropReason;
@@ -92,10 +94,10 @@ impl Emitter<'_> {
             Targets::Vtep(vtep) if vnet.is_zero() => {
                 let frame = batch.frame(index);
                 let headers = match info {
-                    Some(info) => self.admit(frame, info)?,
+                    Some(info) => self.admit(frame, info, vtep)?,
                     // Parsed and used in one place: a copy would wait for the stores that have just made it.
                     None => match &FrameInfo::parse(frame) {
-                        Some(info) => self.admit(frame, info)?,
+                        Some(info) => self.admit(frame, info, vtep)?,
                         None => return Err(DropReason::Truncated),
                     },
                 };
@@ -138,25 +140,12 @@ impl Emitter<'_> {
         }
         let parsed = if info.is_none() { FrameInfo::parse(batch.frame(index)) } else { None };
         let info = info.or(parsed.as_ref()).ok_or(DropReason::Truncated)?;
-        if !vteps.is_empty() && self.exceeds_mtu(batch.span(index).len, vnet, info) {
-            // The underlay's limit is none for the ports of this node.
-            let local = match *targets {
-                Targets::Flood { tables, ports, except, without, .. } => {
-                    Targets::Flood { tables, ports, except, without, vteps: &[] }
-                }
-                _ => return Err(DropReason::TooBig),
-            };
-            if local.is_empty() {
-                return Err(DropReason::TooBig);
-            }
-            let delivered = self.emit_any(batch, index, vnet, Some(info), &local)?;
-            for vtep in vteps {
-                self.dropped(DropReason::UnderlayTooBig, Some(Location::Vtep(*vtep)), 1);
-            }
-            return Ok(delivered + vteps.len() as u64);
+        let limit = self.limit(batch.frame(index), info, vteps);
+        if !vteps.is_empty() && exceeds(limit, batch.span(index).len, vnet, info) {
+            return self.emit_where_it_fits(batch, index, vnet, info, targets);
         }
         if vnet.is_gso() {
-            return self.emit_split(batch, index, vnet, info, targets);
+            return self.emit_split(batch, index, vnet, info, (targets, limit));
         }
         if vnet.needs_checksum() {
             let (start, offset) = (usize::from(vnet.csum_start), usize::from(vnet.csum_offset));
@@ -185,33 +174,65 @@ impl Emitter<'_> {
         if self.segment.kind.is_ethernet() { Cast::of(batch.frame(index)) } else { Cast::Unicast }
     }
 
-    /// Whether a frame of `len` bytes, or a chunk of it, is too large for the underlay.
-    fn exceeds_mtu(&self, len: u32, vnet: VnetHeader, info: &FrameInfo) -> bool {
-        if !vnet.is_gso() {
-            return len - u32::from(info.l3_offset) > self.segment.mtu;
+    /// Emits a frame that is too large for some of its targets to the others.
+    ///
+    /// The underlay's limit is none for the ports of this node.
+    #[cold]
+    fn emit_where_it_fits(
+        &mut self,
+        batch: &mut Batch,
+        index: usize,
+        vnet: VnetHeader,
+        info: &FrameInfo,
+        targets: &Targets<'_>,
+    ) -> Result<u64, DropReason> {
+        let Targets::Flood { tables, ports, except, without, vteps } = *targets else {
+            return Err(DropReason::TooBig);
+        };
+        let len = batch.span(index).len;
+        let fits = |vtep: &VtepId| !exceeds(tables.limit_to(self.segment, *vtep), len, vnet, info);
+        let (fitting, refused): (SmallVec<[VtepId; 8]>, SmallVec<[VtepId; 8]>) =
+            vteps.iter().copied().partition(fits);
+        let rest = Targets::Flood { tables, ports, except, without, vteps: &fitting };
+        if rest.is_empty() {
+            return Err(DropReason::TooBig);
         }
-        let room = self.room(info);
-        match info.l4 {
-            // A TCP stream can be cut anywhere; the bounds of UDP datagrams are the sender's.
-            L4::Tcp => room == 0,
-            _ => usize::from(vnet.gso_size) > room,
+        let copies = self.emit_any(batch, index, vnet, Some(info), &rest)?;
+        for vtep in &refused {
+            self.dropped(DropReason::UnderlayTooBig, Some(Location::Vtep(*vtep)), 1);
         }
+        Ok(copies + refused.len() as u64)
     }
 
-    /// Payload that fits behind these headers, in bytes.
-    fn room(&self, info: &FrameInfo) -> usize {
-        let headers = usize::from(info.payload_offset - info.l3_offset);
-        (self.segment.mtu as usize).saturating_sub(headers)
+    /// Largest IP packet, in bytes, that all of some VTEPs can be sent.
+    #[inline]
+    fn limit(&self, frame: &[u8], info: &FrameInfo, vteps: &[VtepId]) -> u32 {
+        let SegmentEntry { mtu, narrowest, .. } = *self.segment;
+        // Mostly no path is narrower than another.
+        if narrowest == mtu { mtu } else { self.limit_of_paths(frame, info, vteps) }
     }
 
-    /// What the outer headers for a frame are to say, if the segment can carry it over the underlay.
+    #[cold]
+    fn limit_of_paths(&self, frame: &[u8], info: &FrameInfo, vteps: &[VtepId]) -> u32 {
+        if self.segment.outer.header(frame, info).may_fragment {
+            return self.segment.mtu;
+        }
+        let limits = vteps.iter().map(|vtep| self.context.tables.limit_to(self.segment, *vtep));
+        limits.min().unwrap_or(self.segment.mtu)
+    }
+
+    /// What the outer headers for a frame are to say, if the underlay can carry it to the VTEP.
     #[inline]
     fn admit(
         &self,
         frame: &[u8],
         info: &FrameInfo,
+        vtep: &VtepId,
     ) -> Result<(SourcePort, OuterHeader), DropReason> {
-        if frame.len() - usize::from(info.l3_offset) > self.segment.mtu as usize {
+        let packet = (frame.len() - usize::from(info.l3_offset)) as u32;
+        if packet > self.segment.narrowest
+            && packet > self.limit_of_paths(frame, info, std::slice::from_ref(vtep))
+        {
             return Err(DropReason::TooBig);
         }
         Ok(self.outer_headers(frame, info))
@@ -303,7 +324,7 @@ impl Emitter<'_> {
         index: usize,
         vnet: VnetHeader,
         info: &FrameInfo,
-        targets: &Targets<'_>,
+        (targets, limit): (&Targets<'_>, u32),
     ) -> Result<u64, DropReason> {
         let frame = batch.frame(index);
         let cast = self.cast(batch, index);
@@ -318,7 +339,7 @@ impl Emitter<'_> {
         let mut size = usize::from(vnet.gso_size);
         let vteps = targets.vteps();
         if !vteps.is_empty() {
-            size = size.min(self.room(info));
+            size = size.min(room(limit, info));
         }
         let header;
         let prefix: &[u8] = match self.segment.id.vni {
@@ -423,6 +444,25 @@ impl Emitter<'_> {
             None => {}
         }
     }
+}
+
+/// Whether a frame of `len` bytes, or a chunk of it, holds more than an IP packet of `limit` bytes.
+fn exceeds(limit: u32, len: u32, vnet: VnetHeader, info: &FrameInfo) -> bool {
+    if !vnet.is_gso() {
+        return len - u32::from(info.l3_offset) > limit;
+    }
+    let room = room(limit, info);
+    match info.l4 {
+        // A TCP stream can be cut anywhere; the bounds of UDP datagrams are the sender's.
+        L4::Tcp => room == 0,
+        _ => usize::from(vnet.gso_size) > room,
+    }
+}
+
+/// Payload that fits behind these headers in a packet of `limit` bytes, in bytes.
+fn room(limit: u32, info: &FrameInfo) -> usize {
+    let headers = usize::from(info.payload_offset - info.l3_offset);
+    (limit as usize).saturating_sub(headers)
 }
 
 fn skip(span: Span, bytes: u32) -> Span {

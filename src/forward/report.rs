@@ -4,10 +4,11 @@ use crate::batch::Batch;
 use crate::drop_reason::DropReason;
 use crate::output::{Deliver, Output};
 use crate::segment::Location;
-use crate::tables::{Macs, PortEntry, SegmentEntry};
+use crate::tables::{Macs, PortEntry, SegmentEntry, SegmentTable};
 use crate::wire::{FrameInfo, VnetHeader, eth};
 
 use super::icmp::{self, Problem};
+use super::routed::follow;
 use super::{Context, Forwarder};
 
 impl Forwarder {
@@ -30,7 +31,8 @@ impl Forwarder {
             DropReason::NoRoute => Some(Problem::NoRoute),
             DropReason::Unreachable => Some(Problem::Unreachable),
             DropReason::TooBig if segment.answers.too_big => {
-                icmp::too_big(packet, &info, segment.mtu)
+                let limit = routed_limit(context, segment, packet, &info);
+                icmp::too_big(packet, &info, limit)
             }
             _ => None,
         };
@@ -58,10 +60,9 @@ impl Forwarder {
         let Some((to, _)) = eth::address_numbers(frame).filter(|(to, _)| !to.is_multicast()) else {
             return;
         };
-        if !matches!(macs.lookup(to, context.second), Some(Location::Vtep(_))) {
-            return;
-        }
-        if let Some(problem) = icmp::too_big(frame, &info, segment.mtu) {
+        let Some(Location::Vtep(vtep)) = macs.lookup(to, context.second) else { return };
+        let limit = context.tables.limit_to(segment, vtep);
+        if let Some(problem) = icmp::too_big(frame, &info, limit) {
             self.tell(context, (port, segment), batch, (index, &info), problem, output);
         }
     }
@@ -92,5 +93,22 @@ impl Forwarder {
             }
             None => context.counters.answers_withheld.add(1),
         }
+    }
+}
+
+/// Largest packet that gets where this one goes.
+fn routed_limit(
+    context: &Context<'_>,
+    segment: &SegmentEntry,
+    packet: &[u8],
+    info: &FrameInfo,
+) -> u32 {
+    let SegmentTable::Routed(routed) = &segment.table else { return segment.mtu };
+    let to = info.addresses(packet).map(|(_, to)| to);
+    let route = to.and_then(|to| routed.fib.lookup(to));
+    let flow = || info.flow_hash(packet, context.spread);
+    match route.map(|route| follow((segment, routed), route, flow)) {
+        Some(Ok(Location::Vtep(vtep))) => context.tables.limit_to(segment, vtep),
+        _ => segment.mtu,
     }
 }

@@ -16,6 +16,7 @@ use crate::tables::{Link, PortEntry, Routed, SegmentEntry, VtepEntry};
 use crate::wire::eth::{self, Cast};
 use crate::wire::{FrameInfo, IpError, L3, VnetHeader, ip};
 
+use super::clamp;
 use super::emit::{Emitter, Targets, recognise};
 use super::lookahead::{AHEAD, look_ahead};
 use super::{Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay};
@@ -41,7 +42,7 @@ fn destination(packet: &[u8], info: &FrameInfo) -> Result<IpAddr, DropReason> {
 
 /// Where a route leads a packet.
 #[inline(always)]
-fn follow(
+pub(super) fn follow(
     (segment, routed): (&SegmentEntry, &Routed),
     route: NextHopId,
     flow: impl FnOnce() -> u32,
@@ -77,6 +78,21 @@ fn emit_framed(
         batch.strip(index, eth::HEADER_LEN);
     }
     emitted.map(Fate::Forwarded)
+}
+
+/// Whether the underlay may fragment what a packet is sent in.
+#[cold]
+fn may_fragment(segment: &SegmentEntry, packet: &[u8], info: &FrameInfo) -> bool {
+    segment.outer.header(packet, info).may_fragment
+}
+
+/// Largest packet that a segment carries to a location.
+#[cold]
+fn limit(context: &Context<'_>, segment: &SegmentEntry, hop: Location) -> u32 {
+    match hop {
+        Location::Vtep(vtep) => context.tables.limit_to(segment, vtep),
+        Location::Port(_) => segment.mtu,
+    }
 }
 
 impl Forwarder {
@@ -137,7 +153,11 @@ impl Forwarder {
         if !vnet.is_zero() && vnet.validate(len).is_err() {
             return Err(DropReason::BadOffload);
         }
-        if !vnet.is_gso() && len as u32 > segment.mtu {
+        if !vnet.is_gso()
+            && len as u32 > segment.narrowest
+            && len as u32 > limit(context, segment, hop)
+            && (len as u32 > segment.mtu || !may_fragment(segment, batch.frame(index), info))
+        {
             return Err(DropReason::TooBig);
         }
         let targets = match hop {
@@ -148,6 +168,11 @@ impl Forwarder {
             }
         };
         let targets = targets.ok_or(DropReason::NoRoute)?;
+        if segment.most_mss != 0
+            && let Location::Vtep(vtep) = &hop
+        {
+            clamp::towards(context, segment, std::slice::from_ref(vtep), batch, index);
+        }
         let packet = batch.frame_mut(index);
         match info.l3 {
             L3::Ipv4 => ip::decrement_ttl_v4(packet),
@@ -250,6 +275,12 @@ impl Forwarder {
             return Err(DropReason::CeOnNotEct);
         }
         let unfinished = recognise(packet, info, segment.mtu, size);
+        if segment.most_mss != 0 {
+            let sender = segment.peers.get(&batch.source_key(index));
+            let vtep = sender.map(|peer| peer.vtep);
+            let packet = batch.frame_mut(index);
+            clamp::backwards(context, segment, vtep, (packet, info), unfinished.is_some());
+        }
         let mut emitter = self.emitter(context, segment, output);
         emitter.deliver_recognised(batch, index, unfinished, info, port).map(Fate::Forwarded)
     }

@@ -14,6 +14,7 @@ mod reason;
 mod sys;
 mod tun;
 mod udp;
+mod underlay;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)]
@@ -31,6 +32,7 @@ pub(crate) use queue::PortQueue;
 pub(crate) use reason::{port_reason, underlay_reason};
 pub(crate) use sys::send::Heading;
 pub(crate) use udp::{Receiver, SendQueue, SocketOptions, UdpSocket};
+pub(crate) use underlay::{Routes, Watch, identity as netns_identity};
 
 /// What one bounded read from a port or an underlay socket came to, besides the frames in the batch.
 #[derive(Debug, Default)]

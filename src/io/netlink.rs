@@ -63,7 +63,7 @@ fn ask(request: u16, flags: u16, name: &str, attribute: Option<(u16, u32)>) -> i
     }
 }
 
-fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
     message.extend_from_slice(&kind.to_ne_bytes());
     message.extend_from_slice(value);
@@ -71,7 +71,7 @@ fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// The value of the first attribute `wanted` in a list.
-fn attribute(mut list: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn attribute(mut list: &[u8], wanted: u16) -> Option<&[u8]> {
     const KIND: u16 = 0x3fff;
     loop {
         let &[a, b, c, d] = list.first_chunk()?;

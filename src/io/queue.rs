@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use smallvec::SmallVec;
 
@@ -62,6 +62,13 @@ impl PortQueue {
             Self::Tun(queue) => queue.reads,
             Self::Channel(queue) => queue.reads(),
         }
+    }
+
+    /// The network namespace of the device and its name there; none for a channel, and where the kernel does not say.
+    pub(crate) fn link(&self) -> Option<(OwnedFd, String)> {
+        let Self::Tun(queue) = self else { return None };
+        let file = queue.file.as_fd();
+        Some((ioctl::device_netns(file).ok()?, ioctl::attached(file).ok()?.0))
     }
 
     /// What becomes readable when there are frames, for edge-triggered polling; only if [`PortQueue::reads`].

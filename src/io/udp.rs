@@ -1,5 +1,6 @@
 //! Underlay sockets.
 
+mod errors;
 mod receiver;
 mod send_queue;
 
@@ -8,15 +9,19 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::Received;
 use super::sys::options;
 use crate::batch::Batch;
 use crate::error::Error;
 
+pub(crate) use errors::PathNews;
 pub(crate) use receiver::Receiver;
 pub(crate) use send_queue::SendQueue;
+
+/// Passes nothing (`BPF_RET | BPF_K`, kernel `include/uapi/linux/bpf_common.h`).
+const NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
 
 /// Errors that one receive passes over.
 const MAX_ERRORS: usize = 8;
@@ -30,6 +35,8 @@ pub(crate) struct SocketOptions {
     pub(crate) receive_buffer: usize,
     /// Send buffer in bytes; 0 leaves the kernel's default.
     pub(crate) send_buffer: usize,
+    /// Whether datagrams that arrive are dropped, so that nobody can take the room of the error queue.
+    pub(crate) sends_only: bool,
     /// Whether datagrams may be fragmented; otherwise they carry DF and are refused above the path MTU.
     pub(crate) may_fragment: bool,
     /// Whether datagrams are sent without UDP checksum, and over IPv6 accepted without.
@@ -91,6 +98,11 @@ impl UdpSocket {
         options::set_may_fragment(socket.as_fd(), local.is_ipv6(), options.may_fragment)?;
         if options.receive_tos {
             options::receive_tos(socket.as_fd(), local.is_ipv6())?;
+        }
+        // Without them everything works as well, but that nobody is told of narrow paths.
+        let _ = options::report_errors(socket.as_fd(), local.is_ipv6());
+        if options.sends_only {
+            socket.attach_filter(&[NOTHING])?;
         }
         if options.receive_buffer > 0 {
             let wanted = bytes(options.receive_buffer);

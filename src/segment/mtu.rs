@@ -1,5 +1,31 @@
 //! What a segment does about packets that are too large.
 
+use crate::Error;
+use crate::mtu::MIN_MSS;
+
+/// How large the segments of TCP connections through an overlay may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MssClamp {
+    /// As the hosts like; they are told of what is too large as everybody is.
+    #[default]
+    Off,
+    /// As the path to the VTEP carries.
+    ToMtu,
+    /// The same, and at most so many bytes of payload: [`mtu::MIN_MSS`](crate::mtu::MIN_MSS) or more.
+    To(u16),
+}
+
+impl MssClamp {
+    /// The largest that is let through, 0 for no clamping.
+    pub(crate) fn most(self) -> u16 {
+        match self {
+            Self::Off => 0,
+            Self::ToMtu => u16::MAX,
+            Self::To(most) => most,
+        }
+    }
+}
+
 /// What a segment does about packets that are too large for it or for the path to their VTEP.
 ///
 /// How large they may be is [`Segment::mtu`](crate::Segment::mtu).
@@ -14,10 +40,25 @@ pub struct MtuOptions {
     /// and in a bridge segment from the MAC address it was going to. Nobody is told of what was flooded, and nobody more
     /// often than 100 times a second and worker, with bursts of 50, all ICMP errors together.
     pub too_big_errors: bool,
+    /// Lower the maximum segment size that hosts tell each other when they open TCP connections, both ways, for those who
+    /// never hear of errors; default [`MssClamp::Off`]. It changes packets, and with them breaks what authenticates
+    /// their headers (RFC 2385, RFC 5925).
+    pub clamp_mss: MssClamp,
+}
+
+impl MtuOptions {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.clamp_mss {
+            MssClamp::To(most) if most < MIN_MSS => {
+                Err(Error::invalid("maximum segment size", most.to_string(), "48 to 65535 bytes"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Default for MtuOptions {
     fn default() -> Self {
-        Self { too_big_errors: true }
+        Self { too_big_errors: true, clamp_mss: MssClamp::Off }
     }
 }

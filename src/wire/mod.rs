@@ -12,6 +12,7 @@ mod frame;
 pub mod ip;
 pub mod l4;
 mod mix;
+pub mod mss;
 pub mod neighbour;
 pub mod vnet;
 pub mod vxlan;

@@ -63,6 +63,7 @@ impl Worker {
         for (list, socket) in by_entropy.chain(by_listener).filter(|(list, _)| !list.is_empty()) {
             outlet.send(socket, list);
         }
+        self.learn_paths(now);
     }
 
     /// Sorts transmits by the socket they leave from; the order of each flow stays.
@@ -112,9 +113,10 @@ impl Worker {
         }
     }
 
-    /// Changes the tables on behalf of the data path; what cannot be done now will come up again.
-    pub(super) fn apply(&self, changes: Vec<Change>) {
-        let _ = Control::new(self.shared.clone()).try_apply(changes);
+    /// Changes the tables on behalf of the data path; false if that cannot be done now.
+    pub(super) fn apply(&self, changes: Vec<Change>) -> bool {
+        // What does not fit never will: it concerns what is gone.
+        Control::new(self.shared.clone()).try_apply(changes).unwrap_or(true)
     }
 }
 

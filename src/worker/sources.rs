@@ -58,6 +58,9 @@ impl Worker {
 
     fn open(&mut self, mut kind: Kind) -> Option<usize> {
         kind.set_offloads(self.offloads, self.index);
+        if let (Some(follower), Kind::Port { id, queue, .. }) = (&mut self.follower, &kind) {
+            follower.add_port(*id, queue, self.poll.registry());
+        }
         // Ready at first: what arrived before the registration makes no edge.
         let mut source = Source { kind, ready: true, failed: false };
         let index = self.sources.iter().position(Option::is_none).unwrap_or(self.sources.len());
@@ -104,6 +107,9 @@ impl Worker {
         match source.kind {
             Kind::Port { id, .. } => {
                 self.port_source.remove(&id);
+                if let Some(follower) = &mut self.follower {
+                    follower.remove_port(id, self.poll.registry());
+                }
             }
             Kind::Socket { udp_port, .. } => {
                 self.listener_source.remove(&udp_port);

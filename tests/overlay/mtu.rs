@@ -1,10 +1,10 @@
-//! What senders are told of frames that are too large, in bridge segments.
+//! Frames that are too large for a segment or a path, and what their senders are told.
 
 use std::time::Duration;
 
 use etherparse::{Icmpv4Type, Icmpv6Type, icmpv4};
 use overplane::wire::eth;
-use overplane::{Change, DropReason, MacAddr, PortId, Segment};
+use overplane::{Change, DropReason, MacAddr, MssClamp, PathSource, PortId, Segment};
 
 use crate::answers::{TransportOf, answer};
 use crate::network::Network;
@@ -200,4 +200,207 @@ fn row_18_super_frames_are_cut_or_answered() {
     answer(&told[0][14..], "10.0.0.2", "10.0.0.1");
     assert_eq!(MacAddr(told[0][..6].try_into().unwrap()), host(1).mac);
     assert_eq!(network.sent.len(), 0);
+}
+
+/// Nodes 1 and 2 with a path of 1400 bytes between them, and node 3; host `n` is behind node `n`.
+fn a_narrow_path(source: PathSource) -> (Network, Vec<PortId>) {
+    let (mut network, ports) = Network::mesh(3, &bridge(1), false);
+    for n in [2, 3] {
+        let (mac, destination) = (host(n).mac, vtep(n).into());
+        network.change(1, Change::InsertFdb { segment: bridge_id(1), mac, destination });
+    }
+    network.change(1, narrow(source, Some(1400), network.now + Duration::from_secs(600)));
+    (network, ports)
+}
+
+fn narrow(source: PathSource, mtu: Option<u32>, until: Duration) -> Change {
+    Change::SetPathMtu { vtep: vtep(2), source, mtu, until }
+}
+
+/// A frame from host 1 to host `n` with an IPv4 packet of `len` bytes.
+fn to(n: u8, len: usize) -> Vec<u8> {
+    let packet = ip_udp("10.0.0.1", &format!("10.0.0.{n}"), 64, &vec![7; len - 28]);
+    [&host(n).mac.0[..], &host(1).mac.0, &V4, &packet].concat()
+}
+
+#[test]
+fn row_19_a_narrow_path_is_one_for_its_vtep_alone() {
+    for source in [PathSource::Configured, PathSource::Learned] {
+        let (mut network, ports) = a_narrow_path(source);
+        for (n, len, sent) in [(2, 1350, 1), (2, 1351, 0), (3, 1450, 1), (3, 1451, 0)] {
+            network.sent.clear();
+            network.send(1, ports[0], &to(n, len));
+            assert_eq!(network.sent.len(), sent, "{len} bytes to node {n}");
+            let told = network.frames(1, ports[0]);
+            assert_eq!(told.len(), 1 - sent);
+            if let Some(told) = told.first() {
+                let from = format!("10.0.0.{n}");
+                let limit = if n == 2 { 1350 } else { 1450 };
+                let expected = needs_fragmentation(limit, &to(n, len)[14..562]);
+                assert_eq!(answer(&told[14..], &from, "10.0.0.1"), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn row_19_super_frames_are_cut_to_the_path() {
+    let (mut network, ports) = a_narrow_path(PathSource::Learned);
+    for (n, limit) in [(2, 1350), (3, 1450)] {
+        network.sent.clear();
+        let (tcp, vnet) = tcp_super_frame(host(1), host(n), &[7; 10_000], 1460);
+        network.send_unfinished(1, ports[0], &tcp, vnet);
+        let longest = network.sent.iter().map(|datagram| datagram.bytes.len()).max().unwrap();
+        assert_eq!(longest, limit + 14 + 8, "to node {n}");
+    }
+    // A UDP super-frame cannot be cut any smaller.
+    for (n, sent) in [(2, 0), (3, 3)] {
+        network.sent.clear();
+        let (udp, vnet) = udp_super_frame(host(1), host(n), &[7; 4200], 1400);
+        network.send_unfinished(1, ports[0], &udp, vnet);
+        assert_eq!(network.sent.len(), sent, "to node {n}");
+    }
+}
+
+#[test]
+fn row_19_a_frame_for_everybody_reaches_those_whom_it_fits() {
+    let (mut network, ports) = a_narrow_path(PathSource::Learned);
+    let everybody = |len: usize| udp(host(1), EVERYBODY, &vec![7; len - 28]);
+    network.send(1, ports[0], &everybody(1350));
+    assert_eq!(network.sent.len(), 2);
+    network.sent.clear();
+    network.send(1, ports[0], &everybody(1351));
+    assert_eq!(network.sent.len(), 1);
+    assert_eq!(network.sent[0].to, vtep(3));
+    assert_eq!(network.drops(1, DropReason::UnderlayTooBig), 1);
+    assert_eq!(network.frames(1, ports[0]).len(), 0, "and nobody is told");
+    network.send(1, ports[0], &everybody(1451));
+    assert_eq!(network.drops(1, DropReason::TooBig), 1);
+}
+
+#[test]
+fn row_19_what_is_learned_expires_and_what_is_configured_does_not() {
+    let (mut network, ports) = a_narrow_path(PathSource::Learned);
+    network.change(1, narrow(PathSource::Configured, Some(1450), Duration::ZERO));
+    let path = |network: &mut Network| network.stats(1).vteps[0].path;
+    assert_eq!(
+        (path(&mut network).learned, path(&mut network).configured),
+        (Some(1400), Some(1450))
+    );
+    let expired = |network: &mut Network| {
+        let now = network.now;
+        network.node(1).tables.expired_paths(now)
+    };
+    assert_eq!(expired(&mut network), []);
+    network.now += Duration::from_secs(600);
+    let changes = expired(&mut network);
+    network.try_change(1, changes).unwrap();
+    assert_eq!(path(&mut network).limit(), Some(1450));
+    network.send(1, ports[0], &to(2, 1400));
+    assert_eq!(network.sent.len(), 1);
+    network.change(1, narrow(PathSource::Configured, None, Duration::ZERO));
+    network.send(1, ports[0], &to(2, 1450));
+    assert_eq!(network.sent.len(), 2);
+}
+
+#[test]
+fn paths_are_those_of_vteps_that_are_named() {
+    let (mut network, ports) = a_narrow_path(PathSource::Learned);
+    let stranger = |source| Change::SetPathMtu {
+        vtep: vtep(9),
+        source,
+        mtu: Some(1400),
+        until: Duration::from_secs(9999),
+    };
+    assert!(network.try_change(1, [stranger(PathSource::Configured)]).is_err());
+    network.change(1, stranger(PathSource::Learned));
+    assert_eq!(network.node(1).tables.path_mtu(vtep(9)), None);
+    for mtu in [67, 65_536] {
+        let wrong = narrow(PathSource::Configured, Some(mtu), Duration::ZERO);
+        assert!(network.try_change(1, [wrong]).is_err(), "{mtu}");
+    }
+    // A path goes with its VTEP; named again, nothing is known of it.
+    let segment = bridge_id(1);
+    network.change(1, Change::RemoveFdb { segment, mac: host(2).mac });
+    network.change(1, Change::RemoveFlood { segment, vtep: vtep(2) });
+    assert_eq!(network.node(1).tables.path_mtu(vtep(2)), None);
+    let destination = vtep(2).into();
+    network.change(1, Change::InsertFdb { segment, mac: host(2).mac, destination });
+    network.send(1, ports[0], &to(2, 1450));
+    assert_eq!(network.sent.len(), 1);
+}
+
+/// A segment that gets a VTEP later has its path, too.
+#[test]
+fn a_path_is_one_for_all_segments() {
+    let (mut network, _) = a_narrow_path(PathSource::Learned);
+    let port = network.add_segment(1, bridge(2), false);
+    let (segment, mac) = (bridge_id(2), host(2).mac);
+    network.change(1, Change::InsertFdb { segment, mac, destination: vtep(2).into() });
+    network.send(1, port, &to(2, 1351));
+    assert_eq!(network.sent.len(), 0);
+    assert_eq!(network.frames(1, port).len(), 1);
+}
+
+/// A first segment of a TCP connection that says it takes segments of 1460 bytes.
+fn syn(from: Host, to: Host, mss: u16, tags: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(from.mac.0, to.mac.0)
+        .ipv4(from.ip.octets(), to.ip.octets(), 64)
+        .tcp(5000, 6000, 1000, 4096)
+        .syn()
+        .options(&[
+            etherparse::TcpOptionElement::Noop,
+            etherparse::TcpOptionElement::MaximumSegmentSize(mss),
+        ])
+        .unwrap()
+        .write(&mut frame, &[])
+        .unwrap();
+    frame.splice(12..12, tags.iter().copied());
+    frame
+}
+
+#[test]
+fn row_19_connections_are_opened_with_what_the_path_takes() {
+    let clamped = |clamp_mss| bridge_with(1, |segment| segment.mtu_options.clamp_mss = clamp_mss);
+    for (clamp, mss) in [
+        (MssClamp::Off, 1460),
+        (MssClamp::ToMtu, 1410),
+        (MssClamp::To(1000), 1000),
+        (MssClamp::To(1460), 1410),
+    ] {
+        for tags in [&[][..], &[0x81, 0, 0, 5]] {
+            // One end clamps, in both directions; nobody knows where host 2 is, at first.
+            let (mut network, ports) = Network::mesh(2, &bridge(1), false);
+            let (segment, vtep) = (bridge_id(1), vtep(2));
+            network.change(1, Change::RemoveSegment(segment));
+            let port = network.add_segment(1, clamped(clamp), false);
+            network.change(1, Change::AddFlood { segment, vtep });
+            network.send(1, port, &syn(host(1), host(2), 1460, tags));
+            assert_eq!(network.frames(2, ports[1]), [syn(host(1), host(2), mss, tags)]);
+            network.send(2, ports[1], &syn(host(2), host(1), 1460, tags));
+            assert_eq!(network.frames(1, port), [syn(host(2), host(1), mss, tags)]);
+            network.send(1, port, &syn(host(1), host(2), 500, tags));
+            assert_eq!(network.frames(2, ports[1]), [syn(host(1), host(2), 500, tags)]);
+        }
+    }
+}
+
+#[test]
+fn row_19_connections_over_a_narrow_path_are_opened_with_less() {
+    let segment = bridge_with(1, |segment| segment.mtu_options.clamp_mss = MssClamp::ToMtu);
+    let (mut network, ports) = two_nodes(&segment);
+    network.change(1, narrow(PathSource::Configured, Some(1400), Duration::ZERO));
+    network.send(1, ports[0], &syn(host(1), host(2), 1460, &[]));
+    assert_eq!(network.frames(2, ports[1]), [syn(host(1), host(2), 1310, &[])]);
+    // Whoever has a checksum left to finish has it finished over what is sent.
+    let (frame, vnet) = unfinished(syn(host(1), host(2), 1460, &[]));
+    network.send_unfinished(1, ports[0], &frame, vnet);
+    assert_eq!(network.frames(2, ports[1]), [syn(host(1), host(2), 1310, &[])]);
+}
+
+#[test]
+fn a_maximum_segment_size_below_the_least_is_refused() {
+    let segment = bridge_with(1, |segment| segment.mtu_options.clamp_mss = MssClamp::To(47));
+    assert!(Network::new(1).try_change(1, [Change::AddSegment(segment)]).is_err());
 }

@@ -33,6 +33,8 @@ const DATAPLANE: &[&str] = &[
     "send_buffer",
     "dont_fragment",
     "zero_checksums",
+    "path_mtu_expiry",
+    "follow_host",
     "reserved_bits",
     "offload",
     "spin",
@@ -40,6 +42,9 @@ const DATAPLANE: &[&str] = &[
 
 /// Largest socket buffer that can be asked for, in bytes.
 const MAX_BUFFER: u64 = 1 << 30;
+
+/// Longest time for which a path MTU is remembered, in seconds.
+const MAX_PATH_MTU_EXPIRY: u64 = 86_400;
 
 /// Longest spin, in microseconds.
 const MAX_SPIN: u64 = 10_000;
@@ -109,6 +114,9 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<
     let mut spin = config.spin.as_micros() as usize;
     number("spin", 0..=MAX_SPIN, &mut spin);
     config.spin = Duration::from_micros(spin as u64);
+    let mut expiry = config.path_mtu_expiry.as_secs() as usize;
+    number("path_mtu_expiry", 1..=MAX_PATH_MTU_EXPIRY, &mut expiry);
+    config.path_mtu_expiry = Duration::from_secs(expiry as u64);
     if let Some(item) = section.get("source_port_range")
         && item.as_text() != Some("host")
     {
@@ -124,6 +132,9 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<
         && let Some(value) = item.text(outer::ZERO_CHECKSUMS, outer::zero_checksums, problems)
     {
         config.zero_checksums = value;
+    }
+    if let Some(value) = section.get("follow_host").and_then(|item| item.boolean(problems)) {
+        config.follow_host = value;
     }
     if let Some(value) = section.get("reserved_bits").and_then(|item| {
         let read = |text: &str| match text {

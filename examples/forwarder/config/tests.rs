@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use overplane::rate::RateLimit;
 use overplane::wire::vxlan::ReservedBits;
-use overplane::{DontFragment, Dscp, Ecn, Kind, MacAddr, Ttl, Vni};
+use overplane::{DontFragment, Dscp, Ecn, Kind, MacAddr, MssClamp, Ttl, Vni};
 
 use super::parse;
 use crate::plan::{Plan, Target, Via};
@@ -54,13 +54,14 @@ fn the_defaults_in_the_example_are_the_defaults() {
 fn every_option_arrives() {
     let text = r#"
         stats = "json"
-        dataplane = { local = "fd00::1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, source_port_range = "50000-50001", receive_buffer = 10000, send_buffer = 20000, dont_fragment = "inherit", zero_checksums = "send-v6,accept-v6", reserved_bits = "ignore", offload = "checksum,tso", spin = 20 }
+        dataplane = { local = "fd00::1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, source_port_range = "50000-50001", receive_buffer = 10000, send_buffer = 20000, dont_fragment = "inherit", zero_checksums = "send-v6,accept-v6", path_mtu_expiry = 60, follow_host = false, reserved_bits = "ignore", offload = "checksum,tso", spin = 20 }
         [[segment]]
         kind = "bridge"
         vni = 0xff
         udp_port = 8472
         mtu = 1300
         too_big_errors = false
+        clamp_mss = 1200
         open = true
         learning = false
         ageing = 60
@@ -104,10 +105,12 @@ fn every_option_arrives() {
     assert_eq!(config.reserved_bits, ReservedBits::Ignore);
     assert_eq!(config.offloads.to_string(), "checksum,tso");
     assert_eq!(config.spin.as_micros(), 20);
+    assert_eq!((config.path_mtu_expiry.as_secs(), config.follow_host), (60, false));
     let segment = &segments[0].segment;
     assert_eq!(segment.id().to_string(), "VXLAN 255 on UDP port 8472");
     assert_eq!((segment.mtu, segment.open, segment.learning), (Some(1300), true, false));
     assert!(!segment.mtu_options.too_big_errors);
+    assert_eq!(segment.mtu_options.clamp_mss, MssClamp::To(1200));
     assert_eq!((segment.ageing, segment.fdb_limit), (Some(Duration::from_secs(60)), 5));
     assert_eq!((segment.fdb_port_limit, segment.fdb_evict), (Some(4), false));
     let outer = segment.outer;
@@ -206,7 +209,7 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "9: dataplane.send_buffer: 2.5 is not allowed; allowed: 4096 to 1073741824",
                 "10: dataplane.dont_fragment: true is not allowed; allowed: \"set\", \"unset\" or \"inherit\"",
                 "11: dataplane.reserved_bits: \"keep\" is not allowed; allowed: \"refuse\" or \"ignore\"",
-                "12: dataplane.batches: unknown key; allowed: local, workers, fdb_capacity, batch, source_ports, source_port_range, receive_buffer, send_buffer, dont_fragment, zero_checksums, reserved_bits, offload, spin",
+                "12: dataplane.batches: unknown key; allowed: local, workers, fdb_capacity, batch, source_ports, source_port_range, receive_buffer, send_buffer, dont_fragment, zero_checksums, path_mtu_expiry, follow_host, reserved_bits, offload, spin",
                 "13: dataplane.offload: \"-tos\" is no offload; allowed: auto, off, checksum, tso, uso, coalesce-tcp, coalesce-udp, udp-gso, udp-gro, and each of these with '-' in front after auto",
                 "14: dataplane.spin: 10001 is not allowed; allowed: 0 to 10000",
             ],
@@ -294,7 +297,7 @@ fn errors_name_line_key_and_what_is_allowed() {
         (
             format!("{routed}colour = 1"),
             vec![
-                "5: segment.colour: unknown key; allowed: kind, udp_port, open, ecn, dscp, ttl, peers, port, mtu, too_big_errors, route",
+                "5: segment.colour: unknown key; allowed: kind, udp_port, open, ecn, dscp, ttl, peers, port, mtu, too_big_errors, clamp_mss, route",
             ],
         ),
         (

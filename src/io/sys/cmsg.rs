@@ -137,11 +137,16 @@ fn notes(control: &[u8]) -> Notes {
 
 /// The first control message, and those after it; `None` when there is none, or its length leads nowhere.
 #[inline]
-fn split(control: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split(control: &[u8]) -> Option<(&[u8], &[u8])> {
     let len = usize::from_ne_bytes(*control.first_chunk::<WORD>()?);
     let message = control.get(..len).filter(|message| message.len() >= HEADER)?;
     // The last one needs no padding.
     Some((message, control.get(len.next_multiple_of(WORD)..).unwrap_or_default()))
+}
+
+/// Level, type and data of a control message.
+pub(super) fn parts(message: &[u8]) -> Option<(i32, i32, &[u8])> {
+    Some((int(message, WORD)?, int(message, WORD + 4)?, message.get(HEADER..)?))
 }
 
 #[cfg(test)]

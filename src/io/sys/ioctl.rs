@@ -141,6 +141,16 @@ pub(crate) fn device_exists(socket: BorrowedFd<'_>, name: &str) -> bool {
     Request::new(name).issue(socket, libc::SIOCGIFINDEX as libc::Ioctl).is_ok()
 }
 
+/// The number of the device `name` in the network namespace of `socket`, and whether it is up.
+pub(crate) fn device_link(socket: BorrowedFd<'_>, name: &str) -> io::Result<(u32, bool)> {
+    let mut request = Request::new(name);
+    request.issue(socket, libc::SIOCGIFINDEX as libc::Ioctl)?;
+    let index = request.number().unsigned_abs();
+    let mut request = Request::new(name);
+    request.issue(socket, libc::SIOCGIFFLAGS as libc::Ioctl)?;
+    Ok((index, request.flags() & libc::IFF_UP as u16 != 0))
+}
+
 /// The MTU in bytes of the device `name` in the network namespace of `socket`.
 pub(crate) fn device_mtu(socket: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
     let mut request = Request::new(name);

@@ -5,6 +5,7 @@
 
 mod address;
 mod cmsg;
+pub(crate) mod error_queue;
 pub(crate) mod ioctl;
 mod message;
 mod namespace;

@@ -66,9 +66,26 @@ pub(crate) fn receive_tos(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
     }
 }
 
+/// Has the kernel keep what it and routers say of datagrams that came to grief; see
+/// [`error_queue`](super::error_queue).
+///
+/// The socket then also has pending errors: a call fails that is not at fault, once for each.
+pub(crate) fn report_errors(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    if v6 {
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
+    } else {
+        set(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+    }
+}
+
 /// Says whether the kernel may join datagrams of one length on reception; needs Linux 5.0.
 pub(crate) fn set_gro(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     set(fd, libc::SOL_UDP, UDP_GRO, i32::from(on))
+}
+
+/// Has a netlink socket hear the news of a group (kernel `include/uapi/linux/netlink.h`, `NETLINK_ADD_MEMBERSHIP`).
+pub(crate) fn join_netlink_group(fd: BorrowedFd<'_>, group: i32) -> io::Result<()> {
+    set(fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group)
 }
 
 /// Has a read that finds nothing look into the queue of the network device for so many microseconds, and lets such reads

@@ -1,8 +1,10 @@
 //! The rows of `docs/vtep.md` on real devices, a module a theme, mostly against the kernel's VXLAN device and bridge.
 
+mod follow;
 mod mtu;
 mod neighbours;
 mod outer;
+mod path;
 mod peers;
 mod routed_vxlan;
 mod scope;

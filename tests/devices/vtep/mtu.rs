@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use overplane::DropReason;
+use overplane::{Config, DropReason, MssClamp, MtuOptions, Segment, Vni};
 use overplane_lab::{
     Namespace, Ping, Sniffer, Transfer, Vxlan, ping, ping_ok, privileged, tcp_transfer,
 };
@@ -27,9 +27,12 @@ fn behind_a_bridge(node: &Namespace, overlay: &str, mtu: u32, addresses: &[Strin
 }
 
 /// Hosts with the MTU of Ethernet on both sides of an overlay with less: ours here, the kernel's there.
-fn hosts_that_know_nothing() -> ([Namespace; 2], Node, [Namespace; 2]) {
+fn hosts_that_know_nothing(options: MtuOptions) -> ([Namespace; 2], Node, [Namespace; 2]) {
     let nodes = underlay();
-    let node = Node::vxlan(&nodes[0], V4[0], V4[1], &[]);
+    let mut segment = Segment::bridge(Vni::new(42).unwrap());
+    segment.mtu_options = options;
+    let node = Node::new(&nodes[0], Config::new(ip(V4[0])), segment, &[]);
+    node.control.add_flood(node.segment, SocketAddr::new(ip(V4[1]), 4789)).unwrap();
     let remotes = [ip(V4[0])];
     let vxlan = Vxlan { remotes: &remotes, learning: true, ..Vxlan::new("vx0", 42, ip(V4[1])) };
     nodes[1].add_vxlan(&vxlan).unwrap();
@@ -46,7 +49,7 @@ fn row_18_tcp_gets_through_from_a_host_with_a_larger_mtu() {
     if !privileged("row_18_tcp_gets_through_from_a_host_with_a_larger_mtu") {
         return;
     }
-    let (_nodes, node, hosts) = hosts_that_know_nothing();
+    let (_nodes, node, hosts) = hosts_that_know_nothing(MtuOptions::default());
     // Segment by segment: super-frames would be cut to the MTU, and nobody the wiser.
     hosts[0].set_gso_max_size("eth0", 1800).unwrap();
     for inner in [INNER_V4, INNER_V6] {
@@ -66,7 +69,7 @@ fn row_18_a_ping_that_is_too_large_is_told_the_mtu() {
     if !privileged("row_18_a_ping_that_is_too_large_is_told_the_mtu") {
         return;
     }
-    let (_nodes, node, hosts) = hosts_that_know_nothing();
+    let (_nodes, node, hosts) = hosts_that_know_nothing(MtuOptions::default());
     let timeout = Duration::from_millis(200);
     let how = Ping { count: 1, timeout, dont_fragment: true, ..Ping::default() };
     for (inner, headers, errors) in [(INNER_V4, 28, [3, 4]), (INNER_V6, 48, [2, 0])] {
@@ -90,5 +93,32 @@ fn row_18_a_ping_that_is_too_large_is_told_the_mtu() {
         let fits = Ping { payload: 1450 - headers, timeout: Duration::from_secs(2), ..how };
         assert_eq!(ping(&hosts[0], ip(inner[1]), fits).unwrap().received, 1);
     }
+    node.finish();
+}
+
+/// Without a word to anybody: TCP never makes anything that is too large.
+#[test]
+fn row_19_clamped_tcp_gets_through_where_nobody_hears_of_errors() {
+    if !privileged("row_19_clamped_tcp_gets_through_where_nobody_hears_of_errors") {
+        return;
+    }
+    let mut options = MtuOptions::default();
+    options.too_big_errors = false;
+    options.clamp_mss = MssClamp::ToMtu;
+    let (_nodes, node, hosts) = hosts_that_know_nothing(options);
+    hosts[0].set_gso_max_size("eth0", 1800).unwrap();
+    hosts[1].set_gso_max_size("eth0", 1800).unwrap();
+    for (from, to) in [(0, 1), (1, 0)] {
+        for inner in [INNER_V4, INNER_V6] {
+            let server = SocketAddr::new(ip(inner[to]), 0);
+            let what = Transfer::of_bytes(1 << 20);
+            assert_eq!(
+                tcp_transfer(&hosts[from], &hosts[to], server, what).unwrap().bytes,
+                1 << 20
+            );
+        }
+    }
+    let totals = node.control.stats().totals;
+    assert_eq!((totals.drops(DropReason::TooBig), totals.generated), (0, 0));
     node.finish();
 }

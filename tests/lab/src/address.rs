@@ -165,6 +165,26 @@ impl Namespace {
         add().attempt(|| format!("adding a route to {destination} via {via} on the link {dev}"))
     }
 
+    /// Takes back [`Namespace::add_route`], of the same arguments.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such route.
+    pub fn delete_route(
+        &self,
+        destination: impl TryInto<Cidr, Error = io::Error>,
+        via: Option<IpAddr>,
+        dev: Option<&str>,
+    ) -> io::Result<()> {
+        let destination = destination.try_into().attempt(|| "deleting a route")?.network();
+        let delete = || {
+            let message =
+                RouteNetlinkMessage::DelRoute(self.route_message(destination, via, dev)?);
+            self.request(message, 0).map(drop)
+        };
+        delete().attempt(|| format!("deleting the route to {destination}"))
+    }
+
     /// Tells a link the Ethernet address of a neighbour, for good.
     ///
     /// # Errors

@@ -1,0 +1,64 @@
+//! What the underlay teaches of the paths to VTEPs.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::change::Change;
+use crate::event::Event;
+use crate::path::PathSource;
+
+use super::Worker;
+
+/// Shortest time between two lessons of one worker, for each costs a publication.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+impl Worker {
+    /// Takes over what was found out of paths since the last time.
+    pub(super) fn learn_paths(&mut self, now: Duration) {
+        if self.send_queue.news().is_empty() || now < self.next_lesson {
+            return;
+        }
+        self.next_lesson = now + INTERVAL;
+        let (source, until) = (PathSource::Learned, now + self.shared.config.path_mtu_expiry);
+        let tables = self.reader.value();
+        let changes = self.send_queue.news().drain().filter_map(|(vtep, mtu)| {
+            let known = tables.path_mtu(vtep)?;
+            let mut then = known;
+            then.set(vtep.ip(), source, Some(mtu), until);
+            let change = Change::SetPathMtu { vtep, source, mtu: Some(mtu), until };
+            (then.limit() != known.limit()).then_some((change, vtep))
+        });
+        let (changes, vteps): (Vec<Change>, Vec<SocketAddr>) = changes.unzip();
+        self.change_paths(changes, vteps);
+    }
+
+    /// Hears what came of datagrams that were sent last, and gives up what was learned too long ago. For one worker of
+    /// all.
+    pub(super) fn tick_paths(&mut self, now: Duration) {
+        for socket in self.entropy.iter() {
+            self.send_queue.news().hear(socket);
+        }
+        self.learn_paths(now);
+        let changes = self.reader.value().expired_paths(now);
+        let vteps = changes.iter().filter_map(|change| match change {
+            Change::SetPathMtu { vtep, .. } => Some(*vtep),
+            _ => None,
+        });
+        let vteps = vteps.collect();
+        self.change_paths(changes, vteps);
+    }
+
+    fn change_paths(&self, changes: Vec<Change>, vteps: Vec<SocketAddr>) {
+        // What cannot be changed now comes up again.
+        if changes.is_empty() || !self.apply(changes) {
+            return;
+        }
+        let tables = self.shared.tables.current();
+        for vtep in vteps {
+            let limit = tables.path_mtu(vtep).map(|path| path.limit());
+            if let Some(mtu) = limit {
+                self.shared.event(Event::PathMtu { vtep, mtu });
+            }
+        }
+    }
+}
