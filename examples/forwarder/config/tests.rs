@@ -467,7 +467,7 @@ fn documented_keys(page: &str) -> impl Iterator<Item = &str> {
 fn is_known(key: &str) -> bool {
     let (table, rest) = key.split_once('.').unwrap();
     let (list, last) = rest.split_once('.').unwrap_or(("", rest));
-    ["bridge", "routed"].iter().any(|kind| {
+    ["bridge", "routed", "routed-vxlan"].iter().any(|kind| {
         let head = format!("[dataplane]\nlocal = \"10.9.0.1\"\n[[segment]]\nkind = \"{kind}\"\n");
         let texts = match (table, list) {
             ("dataplane", _) => vec![format!("dataplane.{rest} = {{}}\n")],
@@ -486,7 +486,10 @@ fn is_known(key: &str) -> bool {
             let parent_is_wrong = !list.is_empty()
                 && about(&key[..key.len() - last.len() - 1])
                     .any(|line| against(&line) || line.contains("is not allowed"));
-            key == "segment.kind" || !parent_is_wrong && !about(key).any(|line| against(&line))
+            // A kind that there is not makes nothing known.
+            let kind_is_wrong = key != "segment.kind" && about("segment.kind").next().is_some();
+            key == "segment.kind"
+                || !kind_is_wrong && !parent_is_wrong && !about(key).any(|line| against(&line))
         })
     })
 }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use overplane::limits::FLANNEL_UDP_PORT;
-use overplane::{Config, Device, Segment, Vni};
+use overplane::{Config, Device, Dscp, Segment, Ttl, Vni};
 use overplane_lab::{Namespace, Random, Vxlan, ping_ok, privileged};
 
 use crate::hosts::{Node, configure, eventually, ip, settle};
@@ -74,6 +74,8 @@ impl Scene {
             switch.set_master(&port, "br0").unwrap();
             switch.up(&port).unwrap();
             host.add_address("eth0", format!("{}/24", vtep(n).ip())).unwrap();
+            // TCP marks its segments as ECN-capable.
+            host.sysctl("net/ipv4/tcp_ecn", "1").unwrap();
             host.up("eth0").unwrap();
             host
         });
@@ -130,7 +132,10 @@ fn node(host: &Namespace, n: usize) -> Node {
     config.workers = 2;
     // Slots become resident when the first super-frame lies in them, which could take as long as the test.
     config.batch = 16;
-    let segment = Segment::bridge(Vni::new(42).unwrap());
+    let mut segment = Segment::bridge(Vni::new(42).unwrap());
+    (segment.outer.dscp, segment.outer.ttl) = (Dscp::Inherit, Ttl::Inherit);
+    // One answers for its neighbours, the other floods requests.
+    segment.neighbours.suppress = n == 1;
     let node = Node::new(host, config, segment, &addresses(n));
     for other in (0..3).filter(|other| *other != n) {
         node.control.add_flood(node.segment, vtep(other)).unwrap();

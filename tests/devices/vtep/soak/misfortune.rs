@@ -9,7 +9,7 @@ use overplane::{
 };
 use overplane_lab::{Namespace, Random};
 
-use super::{KERNEL, addresses, kernel_vxlan, vtep};
+use super::{KERNEL, addresses, kernel_vxlan, link, vtep};
 use crate::hosts::{Node, configure, ip};
 
 fn pause(random: &mut Random, longest: u64) {
@@ -25,7 +25,7 @@ pub(super) fn misfortune(
 ) {
     while Instant::now() < until {
         let host = random.of(0..=2) as usize;
-        match random.of(0..=3) {
+        match random.of(0..=4) {
             // The link is cut.
             0 => {
                 hosts[host].down("eth0").unwrap();
@@ -45,6 +45,13 @@ pub(super) fn misfortune(
                 kernel_vxlan(&hosts[host]);
             }
             2 => replace_device(&hosts[host], &mut nodes[host], host, &mut random),
+            // A host believes that more fits into the overlay than does.
+            3 => {
+                let overlay = link(host);
+                hosts[host].set_mtu(overlay, 1500).unwrap();
+                pause(&mut random, 300);
+                hosts[host].set_mtu(overlay, 1450).unwrap();
+            }
             // Nothing, for once.
             _ => pause(&mut random, 500),
         }
