@@ -45,9 +45,17 @@ fn document(stats: &Stats) -> Value {
             "traffic": traffic(&port.traffic),
         })
     });
-    let vteps = stats.vteps.iter().map(
-        |vtep| json!({ "address": vtep.address.to_string(), "traffic": traffic(&vtep.traffic) }),
-    );
+    let vteps = stats.vteps.iter().map(|vtep| {
+        json!({
+            "address": vtep.address.to_string(),
+            "traffic": traffic(&vtep.traffic),
+            "path_mtu": {
+                "configured": vtep.path.configured,
+                "route": vtep.path.route,
+                "learned": vtep.path.learned,
+            },
+        })
+    });
     let offloads = stats.offloads.iter().map(|info| {
         json!({
             "name": info.offload.name(),

@@ -78,7 +78,7 @@ fn every_option_arrives() {
         storm = { broadcast = 100, multicast = { per_second = 5, burst = 7 }, unknown_unicast = "none" }
         loops = { moves = 3, window = 4, hold = 60 }
         [[segment.vtep]]
-        vtep = "fd00::2"
+        address = "fd00::2"
         group = 31
         [[segment.port]]
         device = "ovl0"
@@ -346,10 +346,10 @@ fn errors_name_line_key_and_what_is_allowed() {
             ],
         ),
         (
-            format!("{bridge}vtep = [{{ vtep = \"10.9.0.7\" }}, {{ group = 1 }}]"),
+            format!("{bridge}vtep = [{{ address = \"10.9.0.7\" }}, {{ group = 1 }}]"),
             vec![
                 "6: segment.vtep.group: missing; allowed: 0 (none) to 31",
-                "6: segment.vtep.vtep: missing; allowed: a unicast ADDRESS, or ADDRESS:PORT",
+                "6: segment.vtep.address: missing; allowed: a unicast ADDRESS, or ADDRESS:PORT",
             ],
         ),
         (

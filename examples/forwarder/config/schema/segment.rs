@@ -250,11 +250,11 @@ impl Vteps {
         let mut groups = Vec::new();
         for item in items {
             let Some(section) = item.section(problems) else { continue };
-            section.only(&["vtep", "group"], &[], "", problems);
+            section.only(&["address", "group"], &[], "", problems);
             let group = section
                 .need("group", "0 (none) to 31", problems)
                 .and_then(|item| item.integer(0..=MAX_HORIZON_GROUP.into(), problems));
-            let Some(item) = section.need("vtep", VTEP, problems) else { continue };
+            let Some(item) = section.need("address", VTEP, problems) else { continue };
             if let Some(vtep) = self.read(&item, problems)
                 && seen.is_first(vtep, &item, problems)
                 && let Some(group) = group
