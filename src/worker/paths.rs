@@ -21,14 +21,19 @@ impl Worker {
         self.next_lesson = now + INTERVAL;
         let (source, until) = (PathSource::Learned, now + self.shared.config.path_mtu_expiry);
         let tables = self.reader.value();
-        let changes = self.send_queue.news().drain().filter_map(|(vtep, mtu)| {
-            let known = tables.path_mtu(vtep)?;
-            let mut then = known;
-            then.set(vtep.ip(), source, Some(mtu), until);
-            let change = Change::SetPathMtu { vtep, source, mtu: Some(mtu), until };
-            (then.limit() != known.limit()).then_some((change, vtep))
-        });
-        let (changes, vteps): (Vec<Change>, Vec<SocketAddr>) = changes.unzip();
+        let (mut changes, mut vteps) = (Vec::new(), Vec::new());
+        for (to, mtu) in self.send_queue.news().drain() {
+            // A path is the same for all UDP ports.
+            for vtep in tables.vtep_by_address.keys().copied().filter(|vtep| vtep.ip() == to) {
+                let known = tables.path_mtu(vtep).unwrap_or_default();
+                let mut then = known;
+                then.set(to, source, Some(mtu), until);
+                if then.limit() != known.limit() {
+                    changes.push(Change::SetPathMtu { vtep, source, mtu: Some(mtu), until });
+                    vteps.push(vtep);
+                }
+            }
+        }
         self.change_paths(changes, vteps);
     }
 

@@ -86,7 +86,14 @@ fn datagrams_above_the_underlays_mtu_are_counted_not_fragmented() {
     if !privileged("datagrams_above_the_underlays_mtu_are_counted_not_fragmented") {
         return;
     }
-    let (hosts, left, right) = pair();
+    let hosts = underlay();
+    // Whoever follows the host knows beforehand what it would refuse.
+    let mut config = Config::new(ip(V4[0]));
+    config.follow_host = false;
+    let segment = Segment::bridge(Vni::new(42).unwrap());
+    let left = Node::new(&hosts[0], config, segment, &inner_addresses(0));
+    left.control.add_flood(left.segment, SocketAddr::new(ip(V4[1]), 4789)).unwrap();
+    let right = Node::vxlan(&hosts[1], V4[1], V4[0], &inner_addresses(1));
     hosts[0].set_mtu("eth0", 1400).unwrap();
     assert!(ping_ok(&hosts[0], ip(INNER_V4[1]), 1200));
     assert!(!ping_ok(&hosts[0], ip(INNER_V4[1]), 1400));
@@ -96,6 +103,8 @@ fn datagrams_above_the_underlays_mtu_are_counted_not_fragmented() {
         |event: &Event| matches!(event, Event::Trouble { reason: DropReason::UnderlayTooBig, .. });
     assert!(events(&left.control).iter().any(told));
     assert!(ping_ok(&hosts[0], ip(INNER_V4[1]), 1200), "small frames still pass");
+    let path = left.control.stats().vteps[0].path;
+    assert_eq!(path.learned, Some(1400), "{}", left.control.stats());
     left.finish();
     right.finish();
 }

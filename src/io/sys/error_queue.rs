@@ -1,6 +1,6 @@
 //! The error queue of a socket: which datagrams came to grief, and what a router or this node had to say of it.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::address::RawAddress;
@@ -19,8 +19,8 @@ const CONTROL: usize = 256;
 /// One entry of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SocketError {
-    /// Where the datagram was going.
-    pub(crate) to: SocketAddr,
+    /// Where the datagram was going; the kernel does not always say to which port.
+    pub(crate) to: IpAddr,
     pub(crate) errno: i32,
     /// Whether this node refused the datagram itself, and so the call that was to send it.
     pub(crate) local: bool,
@@ -50,7 +50,7 @@ pub(crate) fn next(socket: BorrowedFd<'_>) -> Option<SocketError> {
     if received < 0 {
         return None;
     }
-    let to = address.get(header.msg_namelen)?;
+    let to = address.get(header.msg_namelen)?.ip();
     let len = (header.msg_controllen as usize).min(CONTROL);
     let error = parse(&control.0[..len])?;
     let word = |at: usize| [error[at], error[at + 1], error[at + 2], error[at + 3]];

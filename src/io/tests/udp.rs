@@ -1,5 +1,6 @@
 //! Underlay sockets.
 
+mod errors;
 mod probe;
 mod trains;
 

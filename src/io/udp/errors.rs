@@ -1,6 +1,6 @@
 //! What the underlay says of datagrams that were sent.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use super::UdpSocket;
@@ -9,9 +9,9 @@ use crate::io::sys::error_queue;
 /// Entries that are taken from a socket's queue at a time, and news that are kept.
 const MOST: usize = 64;
 
-/// Which paths turned out to be narrow: VTEPs with the largest packet, in bytes, that gets there.
+/// Which paths turned out to be narrow: addresses with the largest packet, in bytes, that gets there.
 #[derive(Debug, Default)]
-pub(crate) struct PathNews(Vec<(SocketAddr, u32)>);
+pub(crate) struct PathNews(Vec<(IpAddr, u32)>);
 
 impl PathNews {
     /// Takes in what a socket has to say, and returns whether it may have failed for something that was sent earlier.
@@ -44,11 +44,11 @@ impl PathNews {
         (entries, routers)
     }
 
-    fn add(&mut self, vtep: SocketAddr, mtu: u32) {
-        if let Some((_, known)) = self.0.iter_mut().find(|(other, _)| *other == vtep) {
+    fn add(&mut self, to: IpAddr, mtu: u32) {
+        if let Some((_, known)) = self.0.iter_mut().find(|(other, _)| *other == to) {
             *known = mtu.min(*known);
         } else if self.0.len() < MOST {
-            self.0.push((vtep, mtu));
+            self.0.push((to, mtu));
         }
     }
 
@@ -56,7 +56,7 @@ impl PathNews {
         self.0.is_empty()
     }
 
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (SocketAddr, u32)> + '_ {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (IpAddr, u32)> + '_ {
         self.0.drain(..)
     }
 }
