@@ -100,8 +100,8 @@ impl Node {
         let mut vnis = BTreeSet::from([VNI]);
         for (_, datagram) in frames.iter().filter_map(|captured| captured_datagram(&captured.frame))
         {
-            if let Ok(vni) = vxlan::decode(datagram, vxlan::ReservedBits::Ignore) {
-                vnis.insert(vni.get());
+            if let Ok(header) = vxlan::decode(datagram) {
+                vnis.insert(header.vni().get());
             }
         }
         let mut tables = Tables::new(local, 1)?;

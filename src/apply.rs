@@ -4,6 +4,7 @@
 //! change touches.
 
 mod effect;
+mod fdb;
 mod learned;
 mod neighbours;
 mod paths;
@@ -20,15 +21,13 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::Error;
-use crate::change::{Change, MAX_ENTRIES, MAX_SEGMENTS};
+use crate::change::{Change, MAX_SEGMENTS};
 use crate::counters::PerWorker;
 use crate::fdb::seconds;
 use crate::fib::Rib;
 use crate::mtu;
 use crate::next_hop::NextHops;
-use crate::segment::{
-    Destination, Kind, Location, MAX_FLOOD, OuterRule, PortId, Segment, SegmentId, VtepId, horizon,
-};
+use crate::segment::{Kind, OuterRule, PortId, Segment, SegmentId, VtepId, horizon};
 use crate::shards::Shards;
 use crate::tables::{Answers, Bridge, Link, Routed, SegmentEntry, SegmentTable, Tables};
 use crate::wire::MacAddr;
@@ -132,37 +131,24 @@ impl Draft {
             Change::SetVtepGroup { segment, vtep, group } => {
                 self.set_vtep_group(segment, vtep, group)
             }
-            Change::AddFlood { segment, vtep } => {
-                self.bridge(segment)?;
-                let id = self.vtep(segment, vtep)?;
-                let flood = &mut self.bridge(segment)?.flood;
-                if flood.contains(&id) {
-                    return Ok(());
-                }
-                if flood.len() >= MAX_FLOOD {
-                    return Err(Error::Limit { what: "VTEPs in a flood list", limit: MAX_FLOOD });
-                }
-                flood.push(id);
-                self.name(segment, Location::Vtep(id))
-            }
-            Change::RemoveFlood { segment, vtep } => {
-                let id = self.known_vtep(vtep)?;
-                let removed = remove(&mut self.bridge(segment)?.flood, id);
-                found(removed, || format!("{vtep} in the flood list of segment {segment}"))?;
-                self.unname(segment, Location::Vtep(id))
-            }
+            Change::AddFlood { segment, vtep } => self.add_flood(segment, vtep),
+            Change::RemoveFlood { segment, vtep } => self.remove_flood(segment, vtep),
             Change::InsertFdb { segment, mac, destination } => {
                 self.insert_fdb(segment, mac, destination)
             }
-            Change::RemoveFdb { segment, mac } => {
-                let bridge = self.bridge(segment)?;
-                let domain = bridge.domain.clone();
-                let pinned = bridge.statics.remove(&mac.into());
-                let known = pinned.is_some() || bridge.fdb.contains(&domain, mac);
-                self.effects.push(Effect::Forget(domain, mac));
-                found(known, || format!("FDB entry {mac} of segment {segment}"))?;
-                pinned.map_or(Ok(()), |location| self.unname(segment, location))
+            Change::InsertExternFdb { segment, mac, destination } => {
+                self.insert_fdb(segment, mac, destination)?;
+                self.bridge(segment)?.external.insert(mac.into(), ());
+                Ok(())
             }
+            Change::AppendFdb { segment, mac, destination } => {
+                self.append_fdb(segment, mac, destination)
+            }
+            Change::RemoveFdb { segment, mac } => self.remove_fdb(segment, mac),
+            Change::RemoveFdbDestination { segment, mac, destination } => {
+                self.remove_fdb_destination(segment, mac, destination)
+            }
+            Change::SetVtepVni { segment, vtep, vni } => self.set_vtep_vni(segment, vtep, vni),
             Change::FlushFdb { segment, which } => self.flush_fdb(segment, which),
             Change::InsertRoute { segment, prefix, next_hop } => {
                 self.insert_route(segment, prefix, next_hop)
@@ -199,6 +185,13 @@ impl Draft {
                 ));
             }
         }
+        let any = self.tables.udp_ports.get(&id.udp_port).and_then(|port| port.any_vni);
+        if let Some(other) = any.filter(|_| segment.header.any_vni) {
+            return Err(Error::conflict(
+                format_args!("segment {id} of any VNI"),
+                format_args!("segment {other} takes the other VNIs of that UDP port already"),
+            ));
+        }
         if self.tables.segments.len() >= MAX_SEGMENTS {
             return Err(Error::Limit { what: "segments", limit: MAX_SEGMENTS });
         }
@@ -217,6 +210,8 @@ impl Draft {
                 horizon: horizon(segment.scope.vtep_group)?,
                 groups: Shards::new(seed),
                 own: Vec::new(),
+                lists: Box::new(Shards::new(seed)),
+                external: Box::new(Shards::new(seed)),
             }),
             Kind::Routed | Kind::RoutedVxlan { .. } => SegmentTable::Routed(Box::new(Routed {
                 rib: Rib::new(),
@@ -246,6 +241,8 @@ impl Draft {
             },
             open: segment.open,
             outer: OuterRule::new(segment.outer, self.tables.inherits_df),
+            header: segment.header,
+            vnis: Shards::new(seed),
             ports: SmallVec::new(),
             table,
             mentions: Shards::new(seed),
@@ -256,7 +253,11 @@ impl Draft {
         };
         self.tables.segments.insert(id, Arc::new(entry));
         self.tables.attachments += 1;
-        *Arc::make_mut(&mut self.tables.udp_ports).entry(id.udp_port).or_default() += 1;
+        let udp_port = Arc::make_mut(&mut self.tables.udp_ports).entry(id.udp_port).or_default();
+        udp_port.segments += 1;
+        if segment.header.any_vni {
+            udp_port.any_vni = Some(id);
+        }
         Ok(())
     }
 
@@ -268,9 +269,10 @@ impl Draft {
             self.added.retain(|added| added != port);
         }
         let udp_ports = Arc::make_mut(&mut self.tables.udp_ports);
-        if let Some(segments) = udp_ports.get_mut(&id.udp_port) {
-            *segments -= 1;
-            if *segments == 0 {
+        if let Some(udp_port) = udp_ports.get_mut(&id.udp_port) {
+            udp_port.segments -= 1;
+            udp_port.any_vni = udp_port.any_vni.filter(|any| *any != id);
+            if udp_port.segments == 0 {
                 udp_ports.remove(&id.udp_port);
             }
         }
@@ -278,28 +280,6 @@ impl Draft {
         self.rerouted.remove(&id);
         self.forget_peers(id, &segment);
         Ok(())
-    }
-
-    fn insert_fdb(
-        &mut self,
-        segment: SegmentId,
-        mac: MacAddr,
-        destination: Destination,
-    ) -> Result<(), Error> {
-        individual("MAC address of an FDB entry", mac)?;
-        self.bridge(segment)?;
-        let location = self.location(segment, destination)?;
-        let bridge = self.bridge(segment)?;
-        let old = bridge.statics.insert(mac.into(), location);
-        if bridge.statics.len() > MAX_ENTRIES {
-            return Err(Error::Limit {
-                what: "static FDB entries of a segment",
-                limit: MAX_ENTRIES,
-            });
-        }
-        let domain = bridge.domain.clone();
-        self.effects.push(Effect::Forget(domain, mac));
-        self.replace(segment, old, location)
     }
 
     /// The segment, to look at.

@@ -8,6 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use crate::metadata::Metadata;
 use crate::source_key::SourceKey;
 use crate::wire::{VnetHeader, ecn, vnet, vxlan};
 
@@ -95,6 +96,8 @@ pub struct Batch {
     /// Slots in use.
     used: usize,
     frames: Vec<Frame>,
+    /// Of the frames that have any, by number; mostly none.
+    metadata: Vec<(u32, Metadata)>,
 }
 
 impl Batch {
@@ -110,6 +113,7 @@ impl Batch {
             used: 0,
             // Resident, too, only as far as it is used.
             frames: Vec::with_capacity(slots * MAX_TRAIN),
+            metadata: Vec::new(),
         }
     }
 
@@ -151,6 +155,7 @@ impl Batch {
     pub fn clear(&mut self) {
         self.used = 0;
         self.frames.clear();
+        self.metadata.clear();
     }
 
     /// Copies a frame in, as if it had been read from a port with this vnet header.
@@ -314,6 +319,32 @@ impl Batch {
     /// The underlay address that sent datagram `index`.
     pub(crate) fn source(&self, index: usize) -> IpAddr {
         self.frames[index].source.address()
+    }
+
+    /// What is known of frame `index` beside its bytes, mostly nothing.
+    #[must_use]
+    pub fn metadata(&self, index: usize) -> Metadata {
+        let found = self.metadata.binary_search_by_key(&(index as u32), |(of, _)| *of);
+        found.map_or_else(|_| Metadata::default(), |at| self.metadata[at].1)
+    }
+
+    /// Says how frame `index` is to leave, where the segment leaves that to the frame.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Batch::len`].
+    pub fn set_metadata(&mut self, index: usize, metadata: Metadata) {
+        assert!(index < self.len(), "there is no frame {index}");
+        let index = index as u32;
+        match self.metadata.binary_search_by_key(&index, |(of, _)| *of) {
+            Ok(at) => self.metadata[at].1 = metadata,
+            Err(at) => self.metadata.insert(at, (index, metadata)),
+        }
+    }
+
+    /// Whether there is any frame of which more is known than its bytes.
+    #[inline]
+    pub(crate) fn has_metadata(&self) -> bool {
+        !self.metadata.is_empty()
     }
 
     /// The bytes of a run inside this batch.

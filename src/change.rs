@@ -7,7 +7,7 @@ use crate::fib::Prefix;
 use crate::next_hop::{GroupId, Member, NextHop};
 use crate::path::PathSource;
 use crate::segment::{Destination, PortId, PortOptions, Segment, SegmentId};
-use crate::wire::MacAddr;
+use crate::wire::{MacAddr, Vni};
 
 /// Largest number of static FDB entries or of routes of one segment.
 pub const MAX_ENTRIES: usize = 1 << 20;
@@ -17,6 +17,9 @@ pub const MAX_SEGMENTS: usize = 4096;
 
 /// Largest number of VTEPs that an open segment discovers.
 pub const MAX_DISCOVERED: usize = 1024;
+
+/// Largest number of multicast groups of the underlay that a dataplane is a member of.
+pub const MAX_UNDERLAY_GROUPS: usize = 256;
 
 /// Which learned FDB entries to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,12 @@ pub enum Change {
         group: Option<u8>,
     },
     /// Adds a VTEP to the flood list of a bridge segment; it gets a copy of every frame for everybody.
+    ///
+    /// A multicast address stands for all VTEPs that are members of the group, as with `group` of a Linux VXLAN
+    /// device: this node becomes a member of it, on the interface that has the dataplane's address, as long as a flood
+    /// list has it, and hears what its peers send to the group on the segment's UDP port. Peers are not known by it:
+    /// name them ([`Change::AddPeer`]) or make the segment [open](Segment::open). One dataplane is a member of up to
+    /// 256 groups.
     AddFlood {
         /// The segment.
         segment: SegmentId,
@@ -107,12 +116,58 @@ pub enum Change {
         /// Where its frames go.
         destination: Destination,
     },
-    /// Removes the FDB entry of a MAC address, static or learned.
+    /// The same for an entry that a control plane has learned, which is listed as such. It is neither aged nor
+    /// overwritten by learning either. As `bridge fdb replace ... extern_learn`.
+    InsertExternFdb {
+        /// The segment.
+        segment: SegmentId,
+        /// Individual MAC address.
+        mac: MacAddr,
+        /// Where its frames go.
+        destination: Destination,
+    },
+    /// Adds a destination for a group address, of up to 1,024; one that is there already is left as it is. As
+    /// `bridge fdb append`.
+    ///
+    /// The VTEPs of a group address take the place of the flood list for its frames, and its ports, if it has any, that
+    /// of all ports. `00:00:00:00:00:00` stands for the flood list itself, which has VTEPs only:
+    /// [`Change::AddFlood`].
+    AppendFdb {
+        /// The segment.
+        segment: SegmentId,
+        /// The address of a group, or zero.
+        mac: MacAddr,
+        /// Where its frames go, too.
+        destination: Destination,
+    },
+    /// Removes the FDB entry of a MAC address, static or learned; of the address of a group with all its destinations,
+    /// of `00:00:00:00:00:00` the flood list.
     RemoveFdb {
         /// The segment.
         segment: SegmentId,
         /// The MAC address.
         mac: MacAddr,
+    },
+    /// Removes one destination of a static FDB entry, and the entry with its last one.
+    RemoveFdbDestination {
+        /// The segment.
+        segment: SegmentId,
+        /// The MAC address, zero for the flood list.
+        mac: MacAddr,
+        /// The destination that it has no longer.
+        destination: Destination,
+    },
+    /// Sets the VNI under which datagrams go to a VTEP, where that is not the segment's own, or takes that back; also
+    /// those of the flood list and of learned addresses. As `vni` of `bridge fdb`, for all entries of the VTEP.
+    ///
+    /// What comes from the VTEP still has to come under the segment's VNI.
+    SetVtepVni {
+        /// The segment.
+        segment: SegmentId,
+        /// Underlay address and UDP port.
+        vtep: SocketAddr,
+        /// The VNI; `None` for the segment's.
+        vni: Option<Vni>,
     },
     /// Forgets learned FDB entries; static ones stay.
     FlushFdb {

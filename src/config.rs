@@ -85,7 +85,10 @@ pub struct Config {
     /// Links, addresses and routes are watched for changes (rtnetlink) in the network namespace in which the dataplane
     /// is built, and links in those of its devices, 256 at most. The loopback interface's MTU says nothing.
     pub follow_host: bool,
-    /// What becomes of VXLAN datagrams with reserved bits set; default: refused, as Linux does.
+    /// What becomes of VXLAN datagrams with reserved bits set; default: the bits are ignored, as RFC 7348 §5 says.
+    ///
+    /// Those that change what follows the header, of GPE and remote checksum offload, are refused in any case
+    /// ([`DropReason::VxlanExtension`](crate::DropReason::VxlanExtension)).
     pub reserved_bits: ReservedBits,
     /// How long a worker looks again and again for more before it sleeps, while frames keep coming that fast; 0 to 10 ms,
     /// default 50 µs.
@@ -118,7 +121,7 @@ impl Config {
             zero_checksums: ZeroChecksums::default(),
             path_mtu_expiry: DEFAULT_EXPIRY,
             follow_host: true,
-            reserved_bits: ReservedBits::Refuse,
+            reserved_bits: ReservedBits::default(),
             spin: DEFAULT_SPIN,
             offloads: Offloads::ALL,
             events: 1024,

@@ -20,7 +20,8 @@ use crate::path::PathSource;
 use crate::segment::{Destination, PortId, PortOptions, Segment, SegmentId};
 use crate::shared::{Listener, Registry, Shared, lock};
 use crate::stats::Stats;
-use crate::wire::MacAddr;
+use crate::tables::Tables;
+use crate::wire::{MacAddr, Vni};
 use crate::worker::sending_options;
 
 /// A UDP port that the dataplane receives on.
@@ -219,6 +220,58 @@ impl Control {
         self.one(Change::InsertFdb { segment, mac, destination: destination.into() })
     }
 
+    /// Adds or replaces an FDB entry that a control plane has learned; see [`Change::InsertExternFdb`].
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn insert_extern_fdb(
+        &self,
+        segment: SegmentId,
+        mac: MacAddr,
+        destination: impl Into<Destination>,
+    ) -> Result<(), Error> {
+        self.one(Change::InsertExternFdb { segment, mac, destination: destination.into() })
+    }
+
+    /// Adds a destination for a group address; see [`Change::AppendFdb`].
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn append_fdb(
+        &self,
+        segment: SegmentId,
+        mac: MacAddr,
+        destination: impl Into<Destination>,
+    ) -> Result<(), Error> {
+        self.one(Change::AppendFdb { segment, mac, destination: destination.into() })
+    }
+
+    /// Removes one destination of a static FDB entry; see [`Change::RemoveFdbDestination`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn remove_fdb_destination(
+        &self,
+        segment: SegmentId,
+        mac: MacAddr,
+        destination: impl Into<Destination>,
+    ) -> Result<(), Error> {
+        self.one(Change::RemoveFdbDestination { segment, mac, destination: destination.into() })
+    }
+
+    /// Sets the VNI under which datagrams go to a VTEP; see [`Change::SetVtepVni`].
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn set_vtep_vni(
+        &self,
+        segment: SegmentId,
+        vtep: SocketAddr,
+        vni: Option<Vni>,
+    ) -> Result<(), Error> {
+        self.one(Change::SetVtepVni { segment, vtep, vni })
+    }
+
     /// Removes the FDB entry of a MAC address, static or learned.
     ///
     /// # Errors
@@ -413,13 +466,7 @@ impl Control {
             }
         }
         let config = &self.shared.config;
-        let options = SocketOptions {
-            reuse_port: config.workers > 1,
-            receive_buffer: config.receive_buffer,
-            receive_tos: true,
-            busy_poll: u32::try_from(config.spin.as_micros()).ok().filter(|micros| *micros > 0),
-            ..sending_options(config)
-        };
+        let options = self.receiving();
         let local = SocketAddr::new(config.local, udp_port);
         let namespace = self.shared.namespace.as_ref().map(AsFd::as_fd);
         let opened = run_in(namespace, || {
@@ -443,6 +490,35 @@ impl Control {
         Ok(Opening { udp_port, sockets, listener })
     }
 
+    /// What sockets have in common that datagrams are received by.
+    fn receiving(&self) -> SocketOptions {
+        let config = &self.shared.config;
+        SocketOptions {
+            reuse_port: config.workers > 1,
+            receive_buffer: config.receive_buffer,
+            receive_tos: true,
+            busy_poll: u32::try_from(config.spin.as_micros()).ok().filter(|micros| *micros > 0),
+            ..sending_options(config)
+        }
+    }
+
+    /// Becomes a member of the groups of the underlay that are new.
+    fn join_groups(&self, tables: &Tables) -> Result<Vec<(u16, Arc<UdpSocket>)>, Error> {
+        let before = self.shared.tables.current();
+        if Arc::ptr_eq(&before.underlay_groups, &tables.underlay_groups) {
+            return Ok(Vec::new());
+        }
+        let new = tables.underlay_groups.keys();
+        let new = new.filter(|group| !before.underlay_groups.contains_key(group));
+        let member = Some(self.shared.config.local);
+        let options = SocketOptions { reuse_port: false, member, ..self.receiving() };
+        let join = |&(udp_port, group): &(u16, IpAddr)| {
+            let (socket, _) = UdpSocket::open(SocketAddr::new(group, udp_port), &options)?;
+            Ok((udp_port, Arc::new(socket)))
+        };
+        run_in(self.shared.namespace.as_ref().map(AsFd::as_fd), || new.map(join).collect())
+    }
+
     fn report_small_buffers(&self, udp_port: u16, listener: &Listener) {
         let config = &self.shared.config;
         let buffers = [
@@ -464,6 +540,7 @@ impl Control {
         arrivals: Arrivals,
     ) -> Result<(Vec<PortId>, u64), Error> {
         let Changed { tables, ports, effects } = self.shared.tables.current().changed(changes)?;
+        let groups = self.join_groups(&tables)?;
         for opening in &arrivals.openings {
             self.report_small_buffers(opening.udp_port, &opening.listener);
             registry.listeners.insert(opening.udp_port, opening.listener.clone());
@@ -479,7 +556,13 @@ impl Control {
             let mut inbox = lock(&seat.inbox);
             // What arrived and went before the worker looked.
             inbox.queues.retain(|(port, _)| tables.port(*port).is_some());
-            inbox.sockets.retain(|(udp_port, _)| tables.receives_on(*udp_port));
+            inbox
+                .sockets
+                .retain(|(udp_port, socket)| tables.receives_at(*udp_port, socket.group()));
+            if index == 0 {
+                // Each member would get its own copy of every datagram.
+                inbox.sockets.extend(groups.iter().cloned());
+            }
             if let (Some(port), Some(queue)) = (ports.first(), queues.next()) {
                 inbox.queues.push((*port, queue));
             }

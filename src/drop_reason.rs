@@ -65,8 +65,11 @@ drop_reasons! {
         "A VXLAN datagram is cut short or lacks the I flag (RFC 7348 section 5).",
         "Check what sends to this UDP port: it is not VXLAN.";
     ReservedBits, Decision, "reserved_bits",
-        "A VXLAN datagram uses flags or bits that this dataplane refuses, as Linux does.",
-        "Switch the peer's VXLAN extensions (GBP, GPE, RCO) off, or set reserved bits to be ignored.";
+        "A VXLAN datagram has reserved bits set, and this dataplane is strict about them, as Linux is.",
+        "Switch the peer's VXLAN extensions off, or set reserved bits to be ignored.";
+    VxlanExtension, Decision, "vxlan_extension",
+        "A VXLAN datagram uses GPE or remote checksum offload, and so what follows the header cannot be read.",
+        "Switch gpe or remcsum off at the peer.";
     UnknownVni, Decision, "unknown_vni",
         "No segment on this UDP port has the VNI of the datagram.",
         "Add the segment, or remove this node from the peer's flood list.";

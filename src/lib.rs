@@ -123,6 +123,7 @@ mod hash;
 #[cfg(all(feature = "io", target_os = "linux"))]
 mod io;
 mod listing;
+mod metadata;
 pub mod mtu;
 mod neighbours;
 mod next_hop;
@@ -159,18 +160,20 @@ pub use forward::Forwarder;
 pub use listing::{
     FdbEntry, GroupInfo, MemberInfo, NeighbourEntry, Origin, PortInfo, Route, SegmentInfo,
 };
+pub use metadata::Metadata;
 pub use next_hop::{GroupId, Member, NextHop};
 pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
 pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
 pub use path::{PathMtu, PathSource};
 pub use segment::{
-    Destination, Dscp, Ecn, Kind, LoopGuard, MssClamp, MtuOptions, Neighbours, OuterHeader,
-    OuterOptions, PortId, PortOptions, Scope, Segment, SegmentId, StormLimits, Ttl, VtepId,
+    Destination, Dscp, Ecn, HeaderOptions, Kind, LoopGuard, MssClamp, MtuOptions, Neighbours,
+    OuterHeader, OuterOptions, PortId, PortOptions, Scope, Segment, SegmentId, StormLimits, Ttl,
+    VtepId,
 };
 pub use snapshot::{Publisher, Reader};
 pub use stats::{Drops, PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
 pub use tables::Tables;
-pub use wire::{MacAddr, Vni};
+pub use wire::{GroupPolicy, MacAddr, Vni};
 #[cfg(all(feature = "io", target_os = "linux"))]
 pub use {
     config::{Config, DontFragment, ZeroChecksums},
@@ -183,7 +186,7 @@ pub use {
 /// Bounds and defaults: nothing in a dataplane grows beyond these.
 pub mod limits {
     pub use crate::batch::{DEFAULT_SLOTS, HEADROOM, MAX_FRAME, MAX_SLOTS, MAX_TRAIN};
-    pub use crate::change::{MAX_DISCOVERED, MAX_ENTRIES, MAX_SEGMENTS};
+    pub use crate::change::{MAX_DISCOVERED, MAX_ENTRIES, MAX_SEGMENTS, MAX_UNDERLAY_GROUPS};
     #[cfg(all(feature = "io", target_os = "linux"))]
     pub use crate::config::MAX_SOURCE_PORTS;
     pub use crate::fdb::{

@@ -12,18 +12,20 @@ use crate::neighbours::Binding;
 use crate::next_hop::{Group, GroupId, Hop, NextHop, Share};
 use crate::path::{PathMtu, PathSource};
 use crate::segment::{
-    Destination, Kind, Location, PortId, PortOptions, Scope, SegmentId, StormLimits,
+    Destination, HeaderOptions, Kind, Location, PortId, PortOptions, Scope, SegmentId, StormLimits,
 };
 use crate::source_key::SourceKey;
 use crate::stats::{PortStats, SegmentStats, Stats, VtepStats};
 use crate::tables::{SegmentEntry, SegmentTable, Tables};
-use crate::wire::MacAddr;
+use crate::wire::{MacAddr, Vni};
 
 /// How an FDB entry came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// The control plane inserted it.
     Static,
+    /// The control plane has learned it, from elsewhere: `extern_learn` of `bridge fdb`.
+    Extern,
     /// A frame was seen.
     Learned,
 }
@@ -33,8 +35,10 @@ pub enum Origin {
 pub struct FdbEntry {
     /// The MAC address.
     pub mac: MacAddr,
-    /// Where it is.
+    /// Where it is; the address of a group has an entry for each of its destinations.
     pub destination: Destination,
+    /// The VNI under which its frames go to the VTEP, if that is not the segment's.
+    pub vni: Option<Vni>,
     /// How the entry came to be.
     pub origin: Origin,
     /// Time since a frame from it was last seen, in whole seconds; `None` for static entries.
@@ -96,6 +100,8 @@ pub struct SegmentInfo {
     pub mtu: u32,
     /// Whether datagrams from any address are accepted.
     pub open: bool,
+    /// Extensions of the VXLAN header.
+    pub header: HeaderOptions,
     /// Attached ports.
     pub ports: Vec<PortId>,
     /// VTEPs from which datagrams are accepted, whatever names them.
@@ -157,6 +163,7 @@ impl Tables {
             kind: entry.kind,
             mtu: entry.mtu,
             open: entry.open,
+            header: entry.header,
             ports: entry.ports.to_vec(),
             peers: addresses(&mut entry.peers.values().map(|peer| peer.vtep)),
             flood: addresses(&mut bridge.iter().flat_map(|bridge| bridge.flood.iter().copied())),
@@ -188,14 +195,24 @@ impl Tables {
     /// # Errors
     /// [`Error::NotFound`] when there is no such segment.
     pub fn fdb(&self, segment: SegmentId, now: Duration) -> Result<Vec<FdbEntry>, Error> {
-        let Some(bridge) = self.listed(segment)?.bridge() else { return Ok(Vec::new()) };
+        let segment = self.listed(segment)?;
+        let Some(bridge) = segment.bridge() else { return Ok(Vec::new()) };
         let entry = |mac, location, origin, age| {
-            self.destination(location).map(|destination| FdbEntry { mac, destination, origin, age })
+            let vni = match location {
+                Location::Vtep(vtep) => segment.vnis.get(&vtep).copied(),
+                Location::Port(_) => None,
+            };
+            let destination = self.destination(location)?;
+            Some(FdbEntry { mac, destination, vni, origin, age })
         };
-        let statics = bridge
-            .statics
-            .iter()
-            .filter_map(|(mac, at)| entry((*mac).into(), *at, Origin::Static, None));
+        let statics = bridge.statics.iter().filter_map(|(mac, at)| {
+            let external = bridge.external.contains_key(mac);
+            let origin = if external { Origin::Extern } else { Origin::Static };
+            entry((*mac).into(), *at, origin, None)
+        });
+        let lists = bridge.lists.iter().flat_map(|(mac, list)| {
+            list.locations().filter_map(|at| entry((*mac).into(), at, Origin::Static, None))
+        });
         let learned = bridge.fdb.list(&bridge.domain, seconds(now));
         let learned = learned
             .iter()
@@ -204,7 +221,7 @@ impl Tables {
                 let age = Some(Duration::from_secs(u64::from(found.age)));
                 entry(found.mac, Location::from_word(found.place), Origin::Learned, age)
             });
-        let mut entries: Vec<FdbEntry> = statics.chain(learned).collect();
+        let mut entries: Vec<FdbEntry> = statics.chain(lists).chain(learned).collect();
         entries.sort_by_key(|entry| entry.mac);
         Ok(entries)
     }

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::batch::{Batch, Span};
 use crate::event::Event;
+use crate::metadata::Metadata;
 use crate::segment::{OuterHeader, PortId, SegmentId, VtepId};
 use crate::wire::VnetHeader;
 use crate::wire::eth::Cast;
@@ -152,6 +153,8 @@ impl Deliver {
 pub struct Output {
     pub(crate) transmits: Vec<Transmit>,
     pub(crate) delivers: Vec<Deliver>,
+    /// Of the deliveries that have any, by number; mostly none.
+    pub(crate) metadata: Vec<(u32, Metadata)>,
     pub(crate) headers: Vec<u8>,
     pub(crate) pieces: Vec<Span>,
     pub(crate) discovered: SmallVec<[(SegmentId, IpAddr); MAX_DISCOVERIES]>,
@@ -178,6 +181,26 @@ impl Output {
     #[inline]
     pub fn delivers(&self) -> &[Deliver] {
         &self.delivers
+    }
+
+    /// What the outer header said of the frame that delivery `index` of [`Output::delivers`] is; mostly nothing.
+    #[must_use]
+    #[inline]
+    pub fn metadata(&self, index: usize) -> Metadata {
+        if self.metadata.is_empty() { Metadata::default() } else { self.find_metadata(index) }
+    }
+
+    #[cold]
+    fn find_metadata(&self, index: usize) -> Metadata {
+        let found = self.metadata.binary_search_by_key(&(index as u32), |(of, _)| *of);
+        found.map_or_else(|_| Metadata::default(), |at| self.metadata[at].1)
+    }
+
+    /// Adds what is known of the frame that the deliveries from number `first` on are of.
+    #[cold]
+    pub(crate) fn describe(&mut self, first: usize, metadata: Metadata) {
+        let of_this = first..self.delivers.len();
+        self.metadata.extend(of_this.map(|index| (index as u32, metadata)));
     }
 
     /// The arena that [`Transmit::head`] and [`Deliver::head`] point into.
@@ -210,6 +233,7 @@ impl Output {
     pub fn clear(&mut self) {
         self.transmits.clear();
         self.delivers.clear();
+        self.metadata.clear();
         self.headers.clear();
         self.pieces.clear();
         self.discovered.clear();

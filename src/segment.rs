@@ -1,5 +1,6 @@
 //! What the control plane says of segments, ports and VTEPs, and how they are named.
 
+mod header;
 mod loops;
 mod mtu;
 mod neighbours;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use crate::fdb::{self, DEFAULT_AGEING, DEFAULT_LIMIT, Limits};
 use crate::wire::{MacAddr, Vni, vxlan};
 
+pub use header::HeaderOptions;
 pub use loops::LoopGuard;
 pub use mtu::{MssClamp, MtuOptions};
 pub use neighbours::{DEFAULT_SNOOPED, MAX_SNOOPED, Neighbours};
@@ -204,6 +206,8 @@ pub struct Segment {
     pub storm: StormLimits,
     /// Bridge: when MAC addresses that move too fast are held where they are.
     pub loops: LoopGuard,
+    /// Bridge: extensions of the VXLAN header.
+    pub header: HeaderOptions,
     /// Addresses of this node in the segment, the sources of ICMP errors; the first of each family is used.
     ///
     /// Not an address of a host behind one of the ports: hosts drop what claims to come from themselves. Without one,
@@ -230,6 +234,7 @@ impl Segment {
             scope: Scope::default(),
             storm: StormLimits::default(),
             loops: LoopGuard::default(),
+            header: HeaderOptions::default(),
             addresses: Vec::new(),
             outer: OuterOptions::default(),
         }

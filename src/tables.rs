@@ -24,12 +24,13 @@ use crate::next_hop::NextHops;
 use crate::pages::Pages;
 use crate::path::PathMtu;
 use crate::segment::{
-    Destination, Kind, Location, OuterRule, PortId, PortOptions, Scope, SegmentId, Storm, Traits,
-    VtepId,
+    Destination, HeaderOptions, Kind, Location, OuterRule, PortId, PortOptions, Scope, SegmentId,
+    Storm, Traits, VtepId,
 };
 use crate::shards::Shards;
 use crate::slots::{self, Slots};
 use crate::source_key::SourceKey;
+use crate::wire::Vni;
 use crate::wire::eth::MacNumber;
 use crate::wire::vxlan::ReservedBits;
 
@@ -83,6 +84,31 @@ pub(crate) struct Bridge {
     pub(crate) groups: Shards<VtepId, Traits>,
     /// MAC addresses of the devices of the ports, sorted; each as often as there are such ports.
     pub(crate) own: Vec<MacNumber>,
+    /// Where the frames for a group address go, of those that have a list of their own.
+    pub(crate) lists: Box<Shards<MacNumber, GroupList>>,
+    /// Static entries that were learned by the control plane, and not configured.
+    pub(crate) external: Box<Shards<MacNumber, ()>>,
+}
+
+/// The destinations of a group address.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GroupList {
+    /// In place of the flood list.
+    pub(crate) vteps: SmallVec<[VtepId; 8]>,
+    /// In place of all ports, unless it is empty.
+    pub(crate) ports: SmallVec<[PortId; 4]>,
+}
+
+impl GroupList {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.vteps.is_empty() && self.ports.is_empty()
+    }
+
+    /// All of it, VTEPs first.
+    pub(crate) fn locations(&self) -> impl Iterator<Item = Location> {
+        let vteps = self.vteps.iter().copied().map(Location::Vtep);
+        vteps.chain(self.ports.iter().copied().map(Location::Port))
+    }
 }
 
 impl Bridge {
@@ -237,6 +263,9 @@ pub(crate) struct SegmentEntry {
     pub(crate) open: bool,
     /// What outer headers say.
     pub(crate) outer: OuterRule,
+    pub(crate) header: HeaderOptions,
+    /// VTEPs that datagrams go to under another VNI than the segment's.
+    pub(crate) vnis: Shards<VtepId, Vni>,
     pub(crate) ports: SmallVec<[PortId; 4]>,
     pub(crate) table: SegmentTable,
     /// The VTEPs and ports that the control plane names.
@@ -251,6 +280,12 @@ pub(crate) struct SegmentEntry {
 }
 
 impl SegmentEntry {
+    /// Whether the VXLAN headers of its datagrams are not all alike.
+    #[inline]
+    pub(crate) fn has_many_headers(&self) -> bool {
+        self.header.gbp || self.header.any_vni || !self.vnis.is_empty()
+    }
+
     pub(crate) fn bridge(&self) -> Option<&Bridge> {
         match &self.table {
             SegmentTable::Bridge(bridge) => Some(bridge),
@@ -265,6 +300,15 @@ pub(crate) struct KnownVtep {
     pub(crate) id: VtepId,
     /// Segments that have it as a peer.
     pub(crate) segments: u32,
+}
+
+/// A UDP port that segments receive on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct UdpPort {
+    /// Their number.
+    pub(crate) segments: u32,
+    /// The one that takes the VNIs that are no other's.
+    pub(crate) any_vni: Option<SegmentId>,
 }
 
 /// A snapshot of everything that forwarding decides by.
@@ -284,10 +328,12 @@ pub struct Tables {
     /// MAC addresses of all of them that have moved lately.
     pub(crate) damper: Arc<Damper>,
     pub(crate) segments: Shards<SegmentId, Arc<SegmentEntry>>,
-    /// UDP ports on which segments receive, with the number of segments.
-    pub(crate) udp_ports: Arc<BTreeMap<u16, u32>>,
+    /// UDP ports on which segments receive.
+    pub(crate) udp_ports: Arc<BTreeMap<u16, UdpPort>>,
+    /// Groups of the underlay that segments send to, by the UDP port they are heard on, with the number of segments.
+    pub(crate) underlay_groups: Arc<BTreeMap<(u16, IpAddr), u32>>,
     pub(crate) ports: Slots<Arc<PortEntry>>,
-    /// Counts the changes of `ports` and `udp_ports`: of what workers have devices and sockets for.
+    /// Counts the changes of `ports`, `udp_ports` and `underlay_groups`: of what workers have devices and sockets for.
     pub(crate) attachments: u64,
     pub(crate) vteps: Slots<Arc<VtepEntry>>,
     pub(crate) vtep_by_address: Shards<SocketAddr, KnownVtep>,
@@ -321,12 +367,13 @@ impl Tables {
             local,
             workers,
             seed,
-            reserved_bits: ReservedBits::Refuse,
+            reserved_bits: ReservedBits::default(),
             inherits_df: false,
             fdb: Arc::new(Fdb::new(fdb::DEFAULT_CAPACITY)?),
             damper: Arc::new(Damper::new(seed)),
             segments: Shards::new(seed),
             udp_ports: Arc::default(),
+            underlay_groups: Arc::default(),
             ports: Slots::new(),
             attachments: 0,
             vteps: Slots::new(),
@@ -338,7 +385,7 @@ impl Tables {
         })
     }
 
-    /// Sets what becomes of VXLAN datagrams with reserved bits set; refused unless this is called.
+    /// Sets what becomes of VXLAN datagrams with reserved bits set; the bits are ignored unless this is called.
     pub fn set_reserved_bits(&mut self, reserved_bits: ReservedBits) {
         self.reserved_bits = reserved_bits;
     }
@@ -402,6 +449,13 @@ impl Tables {
         mtu::segment_mtu(segment.kind, to.is_ipv6(), path).min(segment.mtu)
     }
 
+    /// The bridge segment that takes a VNI on a UDP port.
+    #[inline]
+    pub(crate) fn bridge_of(&self, udp_port: u16, vni: Vni) -> Option<&SegmentEntry> {
+        let exact = self.segment(SegmentId { udp_port, vni: Some(vni) });
+        exact.or_else(|| self.segment(self.udp_ports.get(&udp_port)?.any_vni?))
+    }
+
     /// Where the control plane would say a location is; `None` when it is gone.
     pub(crate) fn destination(&self, location: Location) -> Option<Destination> {
         match location {
@@ -433,5 +487,14 @@ impl Tables {
     #[cfg(all(feature = "io", target_os = "linux"))]
     pub(crate) fn receives_on(&self, udp_port: u16) -> bool {
         self.udp_ports.contains_key(&udp_port)
+    }
+
+    /// Whether there is to be a socket on a UDP port, at the node's own address or at that of a group.
+    #[cfg(all(feature = "io", target_os = "linux"))]
+    pub(crate) fn receives_at(&self, udp_port: u16, group: Option<IpAddr>) -> bool {
+        match group {
+            Some(group) => self.underlay_groups.contains_key(&(udp_port, group)),
+            None => self.receives_on(udp_port),
+        }
     }
 }

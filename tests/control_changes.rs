@@ -150,7 +150,7 @@ fn errors_say_what_is_wrong_and_what_would_be_right() {
         (
             entry(group_mac, vtep(2)),
             "MAC address of an FDB entry: 01:00:5e:00:00:01 is not allowed; \
-             allowed: an individual address",
+             allowed: an individual address; those of groups and 00:00:00:00:00:00 are appended to",
         ),
         (
             Change::SetPort { port: tun, options: port_options(|o| o.isolated = true) },

@@ -56,7 +56,7 @@ fn run(arguments: &str) -> (Option<i32>, String, String) {
 fn check_says_what_a_file_holds() {
     let (code, out, err) = run("check examples/forwarder/forwarder.toml");
     let summary = "examples/forwarder/forwarder.toml: 4 segments, 5 ports, 3 flood list entries, 1 peer, \
-                   2 FDB entries, 6 routes\n";
+                   4 FDB entries, 6 routes\n";
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), summary, ""));
 }
 

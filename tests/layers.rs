@@ -35,7 +35,8 @@ const TABLES: [&str; 24] = [
     "offload",
     "sync",
 ];
-const FORWARDING: [&str; 6] = ["forward", "output", "batch", "gso", "coalesce", "event"];
+const FORWARDING: [&str; 7] =
+    ["forward", "output", "batch", "metadata", "gso", "coalesce", "event"];
 
 /// Longest file, in lines.
 const MAX_LINES: usize = 800;

@@ -149,7 +149,8 @@ pub struct Vxlan {
     vni: Vni,
     #[command(flatten)]
     node: Node,
-    /// Underlay address of another node, with a UDP port if it differs; can be repeated.
+    /// Underlay address of another node, with a UDP port if it differs; can be repeated. The address of a multicast group
+    /// stands for all its members, and then datagrams are accepted from everybody.
     #[arg(long, value_name = "ADDRESS[:PORT]", required = true)]
     remote: Vec<String>,
     /// Address of this node in the overlay, with its prefix length; can be repeated.
@@ -245,6 +246,8 @@ impl Vxlan {
                 if planned.flood.contains(&vtep) {
                     return Err(Failure::Usage(format!("--remote: {remote} is given twice")));
                 }
+                // The members of a group have no other way to become known.
+                planned.segment.open |= vtep.ip().is_multicast();
                 planned.flood.push(vtep);
             }
             Ok(())
@@ -295,8 +298,11 @@ fn vtep(
     udp_port: u16,
     local: IpAddr,
 ) -> Result<std::net::SocketAddr, Failure> {
-    let Some(vtep) = plan::vtep(text, udp_port) else {
-        let allowed = plan::VTEP;
+    let (allowed, read) = match argument {
+        "--remote" => (plan::FLOODED, plan::flooded as fn(&str, u16) -> _),
+        _ => (plan::VTEP, plan::vtep as _),
+    };
+    let Some(vtep) = read(text, udp_port) else {
         return Err(Failure::Usage(format!(
             "{argument} {whole}: {text:?} is not allowed; allowed: {allowed}"
         )));
@@ -394,6 +400,14 @@ mod tests {
     }
 
     #[test]
+    fn a_group_as_a_remote_makes_the_segment_open() {
+        let line = "forwarder vxlan --vni 42 --local 10.9.0.1 --remote 239.1.1.1 --dev ovl0";
+        let plan = plan(line).unwrap();
+        assert!(plan.segments[0].segment.open);
+        assert_eq!(plan.segments[0].flood, ["239.1.1.1:4789".parse().unwrap()]);
+    }
+
+    #[test]
     fn udp_arguments_make_a_routed_segment() {
         let line = "forwarder udp --local 10.9.0.1 --dev flannel0 --address 10.7.1.0/16 --route 10.7.2.0/24=10.9.0.2";
         let plan = plan(line).unwrap();
@@ -456,7 +470,7 @@ mod tests {
             ),
             (
                 format!("{vxlan} --vni 1 --remote host"),
-                "\"host\" is not allowed; allowed: a unicast ADDRESS, or ADDRESS:PORT",
+                "\"host\" is not allowed; allowed: an ADDRESS of a node or of a group of nodes, or ADDRESS:PORT",
             ),
             (format!("{vxlan} --vni 1 --remote 10.9.0.2 --mtu 67"), "67 is not in 68..=65535"),
             (format!("{vxlan} --vni 1 --remote 10.9.0.2 --workers 0"), "0 is not in 1..=64"),

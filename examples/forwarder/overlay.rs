@@ -118,11 +118,15 @@ fn changes(segment: SegmentId, planned: &SegmentPlan, ports: &[PortId]) -> Vec<C
         let group = Change::SetVtepGroup { segment, vtep, group: Some(group) };
         [Change::AddPeer { segment, vtep }, group]
     });
-    let fdb = planned.fdb.iter().map(|&(mac, target)| Change::InsertFdb {
-        segment,
-        mac,
-        destination: destination(target),
+    let fdb = planned.fdb.iter().map(|&(mac, target)| {
+        let destination = destination(target);
+        match mac.is_multicast() {
+            true => Change::AppendFdb { segment, mac, destination },
+            false => Change::InsertFdb { segment, mac, destination },
+        }
     });
+    let vnis = planned.remote_vnis.iter();
+    let vnis = vnis.map(|&(vtep, vni)| Change::SetVtepVni { segment, vtep, vni: Some(vni) });
     // Each route with several next hops has a group of its own, named by the route's place.
     let routes = planned.routes.iter().enumerate().flat_map(|(place, (prefix, via))| {
         let group = GroupId(place as u32);
@@ -153,6 +157,7 @@ fn changes(segment: SegmentId, planned: &SegmentPlan, ports: &[PortId]) -> Vec<C
         .chain(peers)
         .chain(groups)
         .chain(fdb)
+        .chain(vnis)
         .chain(neighbours)
         .chain(vtep_macs)
         .chain(routes)

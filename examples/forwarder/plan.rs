@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use overplane::{Config, MacAddr, PortOptions, Prefix, Segment};
+use overplane::{Config, MacAddr, PortOptions, Prefix, Segment, Vni};
 use overplane_lab::Cidr;
 
 use crate::report::Format;
@@ -27,6 +27,8 @@ pub struct SegmentPlan {
     /// Peers with a split horizon group of their own.
     pub groups: Vec<(SocketAddr, u8)>,
     pub fdb: Vec<(MacAddr, Target)>,
+    /// VNIs under which datagrams go to VTEPs, where these are not the segment's.
+    pub remote_vnis: Vec<(SocketAddr, Vni)>,
     pub routes: Vec<(Prefix, Via)>,
     /// Static bindings of neighbours, and whether each is a router.
     pub neighbours: Vec<(IpAddr, MacAddr, bool)>,
@@ -43,7 +45,7 @@ pub struct PortPlan {
 }
 
 /// Where an FDB entry or a route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     Vtep(SocketAddr),
     /// A port of the same segment, by its place in [`SegmentPlan::ports`].
@@ -70,6 +72,7 @@ impl SegmentPlan {
             peers: Vec::new(),
             groups: Vec::new(),
             fdb: Vec::new(),
+            remote_vnis: Vec::new(),
             routes: Vec::new(),
             neighbours: Vec::new(),
             vtep_macs: Vec::new(),
@@ -107,11 +110,20 @@ pub const VTEP: &str = "a unicast ADDRESS, or ADDRESS:PORT";
 
 /// Reads a VTEP, which is at `udp_port` unless it says otherwise.
 pub fn vtep(text: &str, udp_port: u16) -> Option<SocketAddr> {
+    flooded(text, udp_port).filter(|vtep| !vtep.ip().is_multicast())
+}
+
+/// The allowed values of a destination of floods, for messages.
+pub const FLOODED: &str = "an ADDRESS of a node or of a group of nodes, or ADDRESS:PORT";
+
+/// Reads a destination of floods: a VTEP, or a multicast group that stands for several.
+pub fn flooded(text: &str, udp_port: u16) -> Option<SocketAddr> {
     let vtep = match text.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, udp_port),
         Err(_) => text.parse().ok()?,
     };
-    (is_unicast(vtep.ip()) && vtep.port() != 0).then_some(vtep)
+    let fit = is_unicast(vtep.ip()) || vtep.ip().is_multicast();
+    (fit && vtep.port() != 0).then_some(vtep)
 }
 
 /// The allowed MAC addresses, for messages.
@@ -173,6 +185,9 @@ mod tests {
         assert_eq!(vtep("10.9.0.2:8472", 4789), at("10.9.0.2:8472"));
         assert_eq!(vtep("fd00::2", 4789), at("[fd00::2]:4789"));
         assert_eq!(vtep("[fd00::2]:1", 4789), at("[fd00::2]:1"));
+        assert_eq!(flooded("239.1.1.1", 4789), at("239.1.1.1:4789"));
+        assert_eq!(flooded("10.9.0.2", 4789), at("10.9.0.2:4789"));
+        assert_eq!(flooded("0.0.0.0", 4789), None);
         for wrong in ["", "host", "0.0.0.0", "239.1.1.1", "ff02::1", "10.9.0.2:0", "10.9.0.2:x"] {
             assert_eq!(vtep(wrong, 4789), None, "{wrong}");
         }

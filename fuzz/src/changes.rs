@@ -10,7 +10,7 @@ use overplane::{
 };
 
 use crate::cursor::Cursor;
-use crate::world::{ROUTED_PORT, World, address, bridge, routed_vxlan, vtep};
+use crate::world::{REMOTE_VNI, ROUTED_PORT, World, address, bridge, routed_vxlan, vtep};
 
 pub fn run(bytes: &[u8]) {
     let mut input = Cursor(bytes);
@@ -50,7 +50,7 @@ fn change(world: &mut World, input: &mut Cursor<'_>) {
 
 fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
     let segment = any_segment(input);
-    match input.u8() % 24 {
+    match input.u8() % 28 {
         0 => Change::AddSegment(new_segment(segment, input)),
         1 => Change::RemoveSegment(segment),
         2 => {
@@ -105,6 +105,22 @@ fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
             mtu: Some(u32::from(input.u16())).filter(|mtu| *mtu > 0),
             until: Duration::from_secs(input.u8().into()),
         },
+        23 => {
+            let (mac, destination) = (any_mac(input), any_destination(input, ports));
+            Change::InsertExternFdb { segment, mac, destination }
+        }
+        24 => {
+            let (mac, destination) = (any_mac(input), any_destination(input, ports));
+            Change::AppendFdb { segment, mac, destination }
+        }
+        25 => {
+            let (mac, destination) = (any_mac(input), any_destination(input, ports));
+            Change::RemoveFdbDestination { segment, mac, destination }
+        }
+        26 => {
+            let vni = (input.u8() & 3 != 0).then_some(REMOTE_VNI);
+            Change::SetVtepVni { segment, vtep: any_vtep(input), vni }
+        }
         _ => Change::Discover { segment, address: address(input.u8() % 6) },
     }
 }
@@ -148,6 +164,7 @@ fn new_segment(id: SegmentId, input: &mut Cursor<'_>) -> Segment {
     segment.open = flags & 8 != 0;
     segment.neighbours.suppress = flags & 8 != 0;
     segment.neighbours.limit = usize::from(flags & 7);
+    segment.header.any_vni = flags & 24 == 8;
     segment.learning = flags & 16 == 0;
     segment.ageing = (flags & 32 == 0).then_some(Duration::from_secs(u64::from(flags & 3)));
     if flags & 64 != 0 {

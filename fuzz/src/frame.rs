@@ -1,7 +1,7 @@
 //! Arbitrary bytes as a frame, a packet, a VXLAN header and a vnet header, with etherparse for a second opinion.
 
 use etherparse::{LinkExtSlice, NetSlice, SlicedPacket, TransportSlice};
-use overplane::wire::vxlan::{self, ReservedBits};
+use overplane::wire::vxlan::{self, DecodeError, ReservedBits};
 use overplane::wire::{Fragment, FrameInfo, L3, L4, VnetHeader, eth, ip, l4};
 
 pub fn run(bytes: &[u8]) {
@@ -27,15 +27,19 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn vxlan_header(bytes: &[u8]) {
-    match vxlan::decode(bytes, ReservedBits::Refuse) {
-        Ok(vni) => {
-            assert_eq!(bytes[..vxlan::HEADER_LEN], vxlan::encode(vni));
-            assert_eq!(vxlan::decode(bytes, ReservedBits::Ignore), Ok(vni));
-        }
-        Err(vxlan::DecodeError::ReservedBits) => {
-            assert!(vxlan::decode(bytes, ReservedBits::Ignore).is_ok());
-        }
-        Err(error) => assert_eq!(vxlan::decode(bytes, ReservedBits::Ignore), Err(error)),
+    let Ok(header) = vxlan::decode(bytes) else { return };
+    let first = &bytes[..vxlan::HEADER_LEN];
+    assert_eq!(header.is_plain(), first == vxlan::encode(header.vni()));
+    let ignored = header.extensions(ReservedBits::Ignore, false);
+    match header.extensions(ReservedBits::Strict, false) {
+        Ok(policy) => assert!(header.is_plain() && policy.is_none() && ignored == Ok(None)),
+        Err(DecodeError::ReservedBits) => assert!(!header.is_plain() && ignored == Ok(None)),
+        Err(error) => assert_eq!(ignored, Err(error)),
+    }
+    if let Ok(Some(policy)) = header.extensions(ReservedBits::Strict, true) {
+        let written = vxlan::encode_with_policy(header.vni(), policy);
+        let again = vxlan::decode(&written).map(|h| (h.vni(), h.extensions(ReservedBits::Strict, true)));
+        assert_eq!(again, Ok((header.vni(), Ok(Some(policy)))));
     }
 }
 

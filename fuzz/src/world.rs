@@ -25,6 +25,11 @@ pub fn vtep_mac(n: u8) -> MacAddr {
 pub fn routed_vxlan() -> Segment {
     Segment::routed_vxlan(Vni::new(9).expect("small"), vtep_mac(1))
 }
+/// The VNI of VTEPs that have one of their own.
+pub const REMOTE_VNI: Vni = match Vni::new(99) {
+    Ok(vni) => vni,
+    Err(_) => Vni::MAX,
+};
 
 /// Most frames of one batch.
 const BATCH: usize = 8;
@@ -65,7 +70,7 @@ impl World {
         // Small, so that it is full now and then and quickly listed.
         tables.set_fdb_capacity(256).expect("a capacity within the limits");
         if flags & 1 != 0 {
-            tables.set_reserved_bits(vxlan::ReservedBits::Ignore);
+            tables.set_reserved_bits(vxlan::ReservedBits::Strict);
         }
         if flags & 4 != 0 {
             tables.inherit_dont_fragment();
@@ -82,6 +87,8 @@ impl World {
             segment.fdb_limit = 8;
             segment.loops.moves = flags >> 6;
             segment.fdb_evict = flags & 32 == 0;
+            segment.header.gbp = n == 1;
+            segment.header.any_vni = n == 0 && flags & 4 != 0;
             segment.ageing = Some(Duration::from_secs(30));
             segment.outer.ecn = [Ecn::Normal, Ecn::Compatibility, Ecn::Off][n];
             if flags & 16 != 0 {
@@ -222,10 +229,11 @@ impl World {
         output.clear();
         // Which segment each slot belongs to, read before anything is stripped.
         let of_port = port.and_then(|port| tables.ports().into_iter().find(|p| p.id == port));
+        let listed = tables.segments();
         let segments: Vec<Option<SegmentId>> = (0..batch.len())
             .map(|index| match &of_port {
                 Some(port) => Some(port.segment),
-                None => segment_of(udp_port, batch.frame(index)),
+                None => segment_of(&listed, udp_port, batch.frame(index)),
             })
             .collect();
         let frames: Vec<Span> = (0..batch.len()).map(|index| batch.span(index)).collect();
@@ -319,12 +327,15 @@ impl World {
     }
 }
 
-fn segment_of(udp_port: u16, datagram: &[u8]) -> Option<SegmentId> {
+fn segment_of(listed: &[SegmentInfo], udp_port: u16, datagram: &[u8]) -> Option<SegmentId> {
     if udp_port == ROUTED_PORT {
         return Some(SegmentId { udp_port, vni: None });
     }
-    let vni = vxlan::decode(datagram, vxlan::ReservedBits::Ignore).ok()?;
-    Some(SegmentId { udp_port, vni: Some(vni) })
+    let vni = vxlan::decode(datagram).ok()?.vni();
+    let exact = SegmentId { udp_port, vni: Some(vni) };
+    let any = |segment: &&SegmentInfo| segment.id.udp_port == udp_port && segment.header.any_vni;
+    let exists = listed.iter().any(|segment| segment.id == exact);
+    if exists { Some(exact) } else { listed.iter().find(any).map(|segment| segment.id) }
 }
 
 /// A datagram goes to a VTEP of the segment, under its VNI, and holds a packet that fits.
@@ -349,7 +360,9 @@ fn check_transmit(
 fn check_datagram(bytes: &[u8], segment: &SegmentInfo) {
     let packet = match segment.id.vni {
         Some(vni) => {
-            assert_eq!(vxlan::decode(bytes, vxlan::ReservedBits::Refuse), Ok(vni));
+            let header = vxlan::decode(bytes).expect("a VXLAN header");
+            assert!(header.vni() == vni || header.vni() == REMOTE_VNI);
+            assert!(header.is_plain() || segment.id == bridge(2).id(), "only that one speaks GBP");
             let frame = &bytes[vxlan::HEADER_LEN..];
             let info = FrameInfo::parse(frame).expect("a frame");
             frame.len() - usize::from(info.l3_offset)

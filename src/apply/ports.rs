@@ -10,7 +10,7 @@ use crate::tables::{PortEntry, SegmentEntry, SegmentTable};
 use crate::wire::MacAddr;
 use crate::wire::eth::MacNumber;
 
-use super::{Draft, Effect, remove};
+use super::{Draft, Effect, fdb, remove};
 
 impl Draft {
     pub(super) fn add_port(
@@ -75,6 +75,7 @@ impl Draft {
             SegmentTable::Bridge(bridge) => {
                 if segment.mentions.remove(&gone).is_some() {
                     bridge.statics.retain(|_, at| *at != gone);
+                    fdb::forget_port(bridge, port);
                 }
                 self.retire(entry.place.as_ref());
                 Ok(())

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::Error;
-use crate::change::MAX_DISCOVERED;
+use crate::change::{MAX_DISCOVERED, MAX_UNDERLAY_GROUPS};
 use crate::counters::PerWorker;
 use crate::segment::{Destination, Location, SegmentId, VtepId, horizon};
 use crate::slots::MAX_SLOTS;
@@ -25,6 +25,22 @@ impl Draft {
         segment: SegmentId,
         address: SocketAddr,
     ) -> Result<VtepId, Error> {
+        if address.ip().is_multicast() {
+            return Err(Error::invalid(
+                "VTEP",
+                address.to_string(),
+                "a unicast address with a UDP port; groups are for flood lists",
+            ));
+        }
+        self.vtep_or_group(segment, address)
+    }
+
+    /// The same where the address may be that of a group of VTEPs.
+    pub(super) fn vtep_or_group(
+        &mut self,
+        segment: SegmentId,
+        address: SocketAddr,
+    ) -> Result<VtepId, Error> {
         self.entry(segment)?;
         let ip = address.ip();
         if ip == self.tables.local && address.port() == segment.udp_port {
@@ -36,7 +52,7 @@ impl Draft {
         if let Some(known) = self.tables.vtep_by_address.get(&address) {
             return Ok(known.id);
         }
-        if ip.is_unspecified() || ip.is_multicast() || address.port() == 0 {
+        if ip.is_unspecified() || address.port() == 0 {
             return Err(Error::invalid(
                 "VTEP",
                 address.to_string(),
@@ -195,10 +211,38 @@ impl Draft {
         }
     }
 
+    /// Counts one segment more or less that sends to a VTEP, if that is a group of the underlay: whoever sends to a
+    /// group is a member of it.
+    fn count_group(&mut self, segment: SegmentId, vtep: VtepId, more: bool) -> Result<(), Error> {
+        let Some(group) = self.tables.vtep_address(vtep).filter(|at| at.ip().is_multicast()) else {
+            return Ok(());
+        };
+        let key = (segment.udp_port, group.ip());
+        let groups = Arc::make_mut(&mut self.tables.underlay_groups);
+        let members = groups.get(&key).copied().unwrap_or(0);
+        match if more { members + 1 } else { members - 1 } {
+            0 => {
+                groups.remove(&key);
+            }
+            members => {
+                groups.insert(key, members);
+            }
+        }
+        if groups.len() > MAX_UNDERLAY_GROUPS {
+            let what = "groups of the underlay";
+            return Err(Error::Limit { what, limit: MAX_UNDERLAY_GROUPS });
+        }
+        // Workers have a socket for each.
+        self.tables.attachments += 1;
+        Ok(())
+    }
+
     /// The VTEPs of a segment that was removed are peers no more.
     pub(super) fn forget_peers(&mut self, id: SegmentId, segment: &SegmentEntry) {
         self.touched.remove(&id);
         for peer in segment.peers.values() {
+            // Fewer groups are never too many.
+            let _ = self.count_group(id, peer.vtep, false);
             self.count_peer(peer.vtep, |segments| *segments -= 1);
         }
     }
@@ -270,11 +314,13 @@ impl Draft {
             gone.extend(self.segment(id)?.peers.insert(key, peer));
             come.push(*vtep);
         }
-        for vtep in &come {
-            self.count_peer(*vtep, |segments| *segments += 1);
-        }
         for peer in &gone {
+            self.count_group(id, peer.vtep, false)?;
             self.count_peer(peer.vtep, |segments| *segments -= 1);
+        }
+        for vtep in &come {
+            self.count_group(id, *vtep, true)?;
+            self.count_peer(*vtep, |segments| *segments += 1);
         }
         Ok(gone)
     }

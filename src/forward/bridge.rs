@@ -5,13 +5,14 @@ use std::mem::take;
 use crate::batch::Batch;
 use crate::counters::Groups;
 use crate::drop_reason::DropReason;
+use crate::metadata::Metadata;
 use crate::output::Output;
-use crate::segment::{Location, SegmentId, Traits, VtepId};
+use crate::segment::{Location, PortId, Traits, VtepId};
 use crate::source_key::SourceKey;
 use crate::tables::{Bridge, Macs, PortEntry, SegmentEntry, Tables, VtepEntry};
 use crate::wire::eth::{self, Cast, MacNumber};
-use crate::wire::vxlan::{self, DecodeError};
-use crate::wire::{FrameInfo, Vni, neighbour};
+use crate::wire::vxlan::{self, DecodeError, Header};
+use crate::wire::{FrameInfo, GroupPolicy, Vni, neighbour};
 
 use super::clamp;
 use super::emit::{Targets, recognise};
@@ -95,6 +96,22 @@ impl Recent {
     }
 }
 
+/// Who gets a frame whose destination is not at one place: the ports, the VTEPs, and what a port must not have to get
+/// it.
+#[inline]
+fn audience<'a>(
+    segment: &'a SegmentEntry,
+    bridge: &'a Bridge,
+    to: MacNumber,
+) -> (&'a [PortId], &'a [VtepId], Traits) {
+    match bridge.lists.get(&to) {
+        // Ports that are named get it, whatever they are flooded with.
+        Some(list) if !list.ports.is_empty() => (&list.ports, &list.vteps, Traits::default()),
+        Some(list) => (&segment.ports, &list.vteps, class(to)),
+        None => (&segment.ports, &bridge.flood, class(to)),
+    }
+}
+
 /// Where a frame came in: the port, its segment with its tables, and what the frame before found out.
 type FromPort<'a> = (&'a PortEntry, &'a SegmentEntry, (&'a Bridge, &'a Macs<'a>), &'a mut Recent);
 
@@ -118,6 +135,7 @@ impl Forwarder {
             let cast = Cast::of(batch.frame(index));
             let from = (port, segment, (bridge, &macs), &mut recent);
             let before = output.transmits.len();
+            let delivered = output.delivers.len();
             let fate = match self.bridge_frame(context, from, batch, index, &mut news, output) {
                 Ok(fate) => fate,
                 Err(reason) => {
@@ -130,6 +148,9 @@ impl Forwarder {
             };
             tally.add(bytes, fate, context.counters);
             tally.towards_underlay(bytes, cast, output.transmits.len() > before);
+            if batch.has_metadata() {
+                output.describe(delivered, batch.metadata(index));
+            }
         }
         tally.flush_from_port(context, port, segment);
     }
@@ -204,18 +225,19 @@ impl Forwarder {
             clamp::towards(context, segment, vteps, batch, index);
         }
         let Some(targets) = targets else {
+            let (ports, listed, unwanted) = audience(segment, bridge, to);
             let flooded = (from, class(to), batch.span(index).len as usize, vnet);
             admit(context, (segment, bridge), Some(port), flooded, output)?;
             let mut kept = take(&mut self.kept);
             let vteps = match port.traits.in_group() {
-                true => flood_list(bridge, (port.traits, None), &mut kept),
-                false => &bridge.flood,
+                true => flood_list(bridge, listed, (port.traits, None), &mut kept),
+                false => listed,
             };
             let targets = Targets::Flood {
                 tables,
-                ports: &segment.ports,
+                ports,
                 except: (!port.traits.meets(Traits::HAIRPIN)).then_some(port.id),
-                without: port.traits.apart() | class(to),
+                without: port.traits.apart() | unwanted,
                 vteps,
             };
             let mut emitter = self.emitter(context, segment, output);
@@ -254,7 +276,13 @@ impl Forwarder {
                 origins.accepted(bytes as usize);
                 Fate::Forwarded(1)
             } else {
-                match self.unwrap_frame(context, &mut origins, batch, index, &mut news, output) {
+                let delivered = output.delivers.len();
+                let fate =
+                    self.unwrap_frame(context, &mut origins, batch, index, &mut news, output);
+                if batch.has_metadata() {
+                    output.describe(delivered, batch.metadata(index));
+                }
+                match fate {
                     Ok(fate) => fate,
                     Err(reason) => origins.dropped(reason),
                 }
@@ -278,15 +306,20 @@ impl Forwarder {
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
         let datagram = batch.frame(index);
-        let vni =
-            vxlan::decode(datagram, context.tables.reserved_bits).map_err(|error| match error {
-                DecodeError::ReservedBits => DropReason::ReservedBits,
-                _ => DropReason::NoVniFlag,
-            })?;
-        let Some(origin) = origins.find(vni, batch.source_key(index)) else {
+        let header = vxlan::decode(datagram).map_err(|_| DropReason::NoVniFlag)?;
+        let Some(origin) = origins.find(header.vni(), batch.source_key(index)) else {
+            if !header.is_plain() {
+                policy(context, header, false)?;
+            }
             return self.unwrap_routed_frame(context, origins, batch, index, output);
         };
         let Found { segment, bridge, .. } = origin;
+        let mut learning = bridge.learning;
+        if !header.is_plain() || segment.header.any_vni {
+            let metadata = metadata(context, segment, header)?;
+            learning &= metadata.policy.is_none_or(|policy| !policy.dont_learn);
+            batch.set_metadata(index, metadata);
+        }
         match origin.at {
             Some(_) => {}
             None => {
@@ -297,7 +330,7 @@ impl Forwarder {
                 output.discover(segment.id, source);
             }
         }
-        origins.accepted(datagram.len());
+        origins.accepted(batch.span(index).len as usize);
         batch.strip(index, vxlan::HEADER_LEN);
         let size = batch.vnet(index).gso_size;
         let outer_ecn = batch.ecn(index);
@@ -316,7 +349,7 @@ impl Forwarder {
                 (Some(place), at) if at.is_none_or(|at| at.location != place) => {
                     return Err(DropReason::PinnedSource);
                 }
-                (None, Some(there)) if bridge.learning => {
+                (None, Some(there)) if learning => {
                     let known = macs.learned.refresh(from, there.place, context.second);
                     if !known {
                         if bridge.owns(from) {
@@ -329,7 +362,10 @@ impl Forwarder {
                 _ if bridge.owns(from) => return Err(DropReason::OwnSource),
                 _ => true,
             };
-            origins.recent.saw(from, known);
+            // What must not be learned from says nothing of the next frame.
+            if learning == bridge.learning {
+                origins.recent.saw(from, known);
+            }
         }
         if let (Some(neighbours), Some(there)) = (&bridge.neighbours, origin.at)
             && neighbour::may_be(frame)
@@ -376,14 +412,15 @@ impl Forwarder {
             let pieces = emitter.emit(batch, index, vnet, Some(info), &Targets::Vtep(vtep));
             return pieces.map(Fate::Forwarded);
         }
+        let (ports, listed, unwanted) = audience(segment, bridge, to);
         let flooded = (from, class(to), batch.span(index).len as usize, vnet);
         admit(context, (segment, bridge), None, flooded, output)?;
         let mut kept = take(&mut self.kept);
         let vteps = match bridge.relays() {
-            true => flood_list(bridge, (apart, origin.vtep_id()), &mut kept),
+            true => flood_list(bridge, listed, (apart, origin.vtep_id()), &mut kept),
             false => &[],
         };
-        let (ports, without) = (&segment.ports, apart | class(to));
+        let without = apart | unwanted;
         let targets = Targets::Flood { tables, ports, except: None, without, vteps };
         let mut emitter = self.emitter(context, segment, output);
         emitter.coalescer.end_all(batch, emitter.output);
@@ -393,9 +430,33 @@ impl Forwarder {
     }
 }
 
+/// What a header that has more than a VNI says, to a segment that speaks the group policy extension or not.
+#[cold]
+fn policy(
+    context: &Context<'_>,
+    header: Header,
+    gbp: bool,
+) -> Result<Option<GroupPolicy>, DropReason> {
+    header.extensions(context.tables.reserved_bits, gbp).map_err(|error| match error {
+        DecodeError::ReservedBits => DropReason::ReservedBits,
+        _ => DropReason::VxlanExtension,
+    })
+}
+
+/// What a header says beside its segment.
+#[cold]
+fn metadata(
+    context: &Context<'_>,
+    segment: &SegmentEntry,
+    header: Header,
+) -> Result<Metadata, DropReason> {
+    let policy = policy(context, header, segment.header.gbp)?;
+    Ok(Metadata { vni: Some(header.vni()), policy })
+}
+
 /// Whether a datagram was dropped before its segment was looked for, or for want of one.
 fn names_no_segment(reason: DropReason) -> bool {
-    matches!(reason, DropReason::NoVniFlag | DropReason::ReservedBits | DropReason::UnknownVni)
+    matches!(reason, DropReason::NoVniFlag | DropReason::UnknownVni)
 }
 
 /// The VNI and sender of a datagram, and what was found for them.
@@ -460,7 +521,7 @@ impl<'a> Origins<'a> {
     fn find_another(&mut self, vni: Vni, source: SourceKey) {
         self.flush();
         self.recent = Recent::default();
-        let segment = self.tables.segment(SegmentId { udp_port: self.udp_port, vni: Some(vni) });
+        let segment = self.tables.bridge_of(self.udp_port, vni);
         self.routed = segment.and_then(|it| RoutedOrigin::new(self.tables, it, vni, source));
         self.last = segment.and_then(|segment| {
             let peer = segment.peers.get(&source);

@@ -6,12 +6,13 @@ use crate::batch::{Batch, Span};
 use crate::coalesce::Coalescer;
 use crate::drop_reason::DropReason;
 use crate::gso::{self, Chunk};
+use crate::metadata::Metadata;
 use crate::output::{Deliver, MAX_OUTPUT, Output, SourcePort, Transmit};
 use crate::segment::{Location, OuterHeader, PortId, Traits, VtepId};
 use crate::tables::{PortEntry, SegmentEntry, Tables};
 use crate::wire::eth::Cast;
 use crate::wire::l4::{self, L4Checksum};
-use crate::wire::{FrameInfo, L3, L4, VnetHeader, vnet, vxlan};
+use crate::wire::{FrameInfo, L3, L4, VnetHeader, Vni, vnet, vxlan};
 
 use super::Context;
 
@@ -101,7 +102,7 @@ impl Emitter<'_> {
                         None => return Err(DropReason::Truncated),
                     },
                 };
-                let body = self.encapsulate(batch, index);
+                let body = self.encapsulate(batch, index, **vtep);
                 self.transmit(Transmit::whole(**vtep, headers, body));
                 Ok(1)
             }
@@ -161,9 +162,13 @@ impl Emitter<'_> {
             self.deliver_to_all(batch.span(index), VnetHeader::default(), cast, targets);
         if !vteps.is_empty() {
             let headers = self.outer_headers(batch.frame(index), info);
-            let body = self.encapsulate(batch, index);
-            for vtep in vteps {
-                self.transmit(Transmit { cast, ..Transmit::whole(*vtep, headers, body) });
+            if self.segment.vnis.is_empty() {
+                let body = self.encapsulate(batch, index, vteps[0]);
+                for vtep in vteps {
+                    self.transmit(Transmit { cast, ..Transmit::whole(*vtep, headers, body) });
+                }
+            } else {
+                self.transmit_each(batch, index, (headers, cast), vteps);
             }
         }
         Ok(delivered + vteps.len() as u64)
@@ -246,11 +251,78 @@ impl Emitter<'_> {
 
     /// Puts in front of frame `index` what goes between it and the outer UDP header.
     #[inline(always)]
-    fn encapsulate(&self, batch: &mut Batch, index: usize) -> Span {
+    fn encapsulate(&self, batch: &mut Batch, index: usize, vtep: VtepId) -> Span {
         match self.segment.id.vni {
-            Some(vni) => batch.prepend(index, &vxlan::encode(vni), usize::MAX),
+            Some(vni) if !self.segment.has_many_headers() => {
+                batch.prepend(index, &vxlan::encode(vni), usize::MAX)
+            }
+            Some(vni) => {
+                let header = self.header(vni, batch, index, Some(vtep));
+                batch.prepend(index, &header, usize::MAX)
+            }
             None => batch.span(index),
         }
+    }
+
+    /// The VXLAN header of frame `index`, where headers are not all alike, for a VTEP or for those that have no VNI of
+    /// their own.
+    #[inline(never)]
+    fn header(
+        &self,
+        vni: Vni,
+        batch: &Batch,
+        index: usize,
+        vtep: Option<VtepId>,
+    ) -> [u8; vxlan::HEADER_LEN] {
+        let Metadata { vni: of_frame, policy } = batch.metadata(index);
+        let of_vtep = || self.segment.vnis.get(&vtep?).copied();
+        let of_frame = of_frame.filter(|_| self.segment.header.any_vni);
+        let vni = of_frame.or_else(of_vtep).unwrap_or(vni);
+        match policy.filter(|_| self.segment.header.gbp) {
+            Some(policy) => vxlan::encode_with_policy(vni, policy),
+            None => vxlan::encode(vni),
+        }
+    }
+
+    /// Transmits frame `index` to VTEPs of which some have a VNI of their own.
+    #[cold]
+    fn transmit_each(
+        &mut self,
+        batch: &Batch,
+        index: usize,
+        (headers, cast): ((SourcePort, OuterHeader), Cast),
+        vteps: &[VtepId],
+    ) {
+        let Some(vni) = self.segment.id.vni else { return };
+        for vtep in vteps {
+            let header = self.header(vni, batch, index, Some(*vtep));
+            if self.output.headers.len() + header.len() > MAX_HEADERS {
+                self.context.counters.dropped(DropReason::OutputFull, 1);
+                continue;
+            }
+            let start = self.output.headers.len() as u32;
+            self.output.headers.extend_from_slice(&header);
+            let head = Span { start, len: header.len() as u32 };
+            let whole = Transmit::whole(*vtep, headers, batch.span(index));
+            self.transmit(Transmit { head, cast, ..whole });
+        }
+    }
+
+    /// The headers of a train again, under the VNI of the VTEP it goes to, if that has one of its own; `None` if there is
+    /// no room for them.
+    #[cold]
+    fn headers_for(&mut self, train: &Transmit, header: [u8; vxlan::HEADER_LEN]) -> Option<Span> {
+        let headers = &mut self.output.headers;
+        if headers.len() + train.head.len as usize > MAX_HEADERS {
+            return None;
+        }
+        let head = Span { start: headers.len() as u32, len: train.head.len };
+        headers.extend_from_within(train.head.range());
+        let each = (train.head.len / train.datagrams) as usize;
+        for chunk in headers[head.range()].chunks_exact_mut(each) {
+            chunk[..header.len()].copy_from_slice(&header);
+        }
+        Some(head)
     }
 
     /// A VXLAN peer expects entropy; flannel's expects its own port.
@@ -344,7 +416,7 @@ impl Emitter<'_> {
         let header;
         let prefix: &[u8] = match self.segment.id.vni {
             Some(vni) => {
-                header = vxlan::encode(vni);
+                header = self.header(vni, batch, index, None);
                 &header
             }
             None => &[],
@@ -398,8 +470,21 @@ impl Emitter<'_> {
                 cast,
             };
             for vtep in vteps {
-                self.transmit(train(*vtep));
+                let mut train = train(*vtep);
                 copies += u64::from(count);
+                if let (Some(vni), true) =
+                    (self.segment.id.vni, self.segment.vnis.contains_key(vtep))
+                {
+                    let header = self.header(vni, batch, index, Some(*vtep));
+                    match self.headers_for(&train, header) {
+                        Some(head) => train.head = head,
+                        None => {
+                            self.context.counters.dropped(DropReason::OutputFull, count.into());
+                            continue;
+                        }
+                    }
+                }
+                self.transmit(train);
             }
         }
         *self.chunks = chunks;

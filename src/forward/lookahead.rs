@@ -5,10 +5,9 @@
 
 use crate::batch::Batch;
 use crate::fib::{Fib, NextHopId};
-use crate::segment::SegmentId;
 use crate::tables::{Bridge, Macs, SegmentEntry, Tables};
 use crate::wire::eth::{self, MacNumber};
-use crate::wire::vxlan::{self, ReservedBits};
+use crate::wire::vxlan::{self, Header};
 
 /// Packets that are looked up together.
 pub(super) const AHEAD: usize = 32;
@@ -77,11 +76,10 @@ pub(super) fn prefetch_frames(bridge: &Bridge, batch: &Batch) {
 #[inline]
 pub(super) fn prefetch_datagrams(tables: &Tables, udp_port: u16, batch: &Batch) {
     let large = |vni| {
-        let segment = tables.segment(SegmentId { udp_port, vni: Some(vni) });
-        let bridge = segment.and_then(SegmentEntry::bridge);
+        let bridge = tables.bridge_of(udp_port, vni).and_then(SegmentEntry::bridge);
         bridge.filter(|bridge| bridge.domain.entries() > LARGE).map(Bridge::macs)
     };
-    let vni = |index| vxlan::decode(batch.frame(index), ReservedBits::Ignore).ok();
+    let vni = |index| vxlan::decode(batch.frame(index)).map(Header::vni).ok();
     let mut this = if batch.is_empty() { None } else { vni(0) };
     let mut macs = this.and_then(large);
     if macs.is_none() {

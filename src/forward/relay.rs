@@ -32,14 +32,15 @@ pub(super) fn to_vtep(
     Ok(())
 }
 
-/// Those of the flood list that get a frame from a place that is kept apart from others: gathered in `kept`.
+/// Those of some VTEPs that get a frame from a place that is kept apart from others: gathered in `kept`.
 #[inline(never)]
 pub(super) fn flood_list<'a>(
     bridge: &Bridge,
+    vteps: &[VtepId],
     from: (Traits, Option<VtepId>),
     kept: &'a mut Vec<VtepId>,
 ) -> &'a [VtepId] {
     kept.clear();
-    kept.extend(bridge.flood.iter().filter(|vtep| to_vtep(bridge, from, **vtep).is_ok()));
+    kept.extend(vteps.iter().filter(|vtep| to_vtep(bridge, from, **vtep).is_ok()));
     kept
 }

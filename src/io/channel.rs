@@ -29,6 +29,7 @@ use crossbeam::channel::{self, Receiver, Sender, TryRecvError, TrySendError};
 use super::Received;
 use super::sys;
 use crate::batch::{Batch, MAX_FRAME};
+use crate::metadata::Metadata;
 use crate::wire::VnetHeader;
 
 #[derive(Debug)]
@@ -86,11 +87,14 @@ impl error::Error for ChannelError {}
 #[derive(Clone, Debug)]
 pub struct ChannelPort(Arc<Embedder>);
 
+/// A frame with what is known of it beside its bytes.
+type Described = (Bytes, Metadata);
+
 #[derive(Debug)]
 struct Embedder {
     // An `Option` so that it can be dropped before the worker is woken.
-    to_worker: Option<Sender<Bytes>>,
-    from_worker: Receiver<Bytes>,
+    to_worker: Option<Sender<Described>>,
+    from_worker: Receiver<Described>,
     wake: Arc<Wake>,
 }
 
@@ -112,23 +116,38 @@ impl ChannelPort {
     ///
     /// [`ChannelError`], with the frame.
     pub fn send(&self, frame: Bytes) -> Result<(), ChannelError> {
+        self.send_with(frame, Metadata::default())
+    }
+
+    /// The same, and says how the frame is to leave, where the segment leaves that to the frame.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`], with the frame.
+    pub fn send_with(&self, frame: Bytes, metadata: Metadata) -> Result<(), ChannelError> {
         if frame.len() > MAX_FRAME {
             return Err(ChannelError::TooLarge(frame));
         }
         let Some(to_worker) = &self.0.to_worker else { return Err(ChannelError::Closed(frame)) };
-        match to_worker.try_send(frame) {
+        match to_worker.try_send((frame, metadata)) {
             Ok(()) => {
                 self.0.wake.notify();
                 Ok(())
             }
-            Err(TrySendError::Full(frame)) => Err(ChannelError::Full(frame)),
-            Err(TrySendError::Disconnected(frame)) => Err(ChannelError::Closed(frame)),
+            Err(TrySendError::Full((frame, _))) => Err(ChannelError::Full(frame)),
+            Err(TrySendError::Disconnected((frame, _))) => Err(ChannelError::Closed(frame)),
         }
     }
 
     /// The next frame that the dataplane delivered, or `None` if there is none now.
     #[must_use]
     pub fn try_receive(&self) -> Option<Bytes> {
+        self.try_receive_with().map(|(frame, _)| frame)
+    }
+
+    /// The same, with what the outer header said of the frame.
+    #[must_use]
+    pub fn try_receive_with(&self) -> Option<(Bytes, Metadata)> {
         self.0.from_worker.try_recv().ok()
     }
 
@@ -137,6 +156,12 @@ impl ChannelPort {
     /// Returns at once when the device was detached and nothing is left.
     #[must_use]
     pub fn receive_timeout(&self, timeout: Duration) -> Option<Bytes> {
+        self.receive_timeout_with(timeout).map(|(frame, _)| frame)
+    }
+
+    /// The same, with what the outer header said of the frame.
+    #[must_use]
+    pub fn receive_timeout_with(&self, timeout: Duration) -> Option<(Bytes, Metadata)> {
         self.0.from_worker.recv_timeout(timeout).ok()
     }
 }
@@ -144,8 +169,8 @@ impl ChannelPort {
 /// The dataplane's side of a channel device.
 #[derive(Debug)]
 pub(super) struct Channel {
-    to_embedder: Sender<Bytes>,
-    from_embedder: Receiver<Bytes>,
+    to_embedder: Sender<Described>,
+    from_embedder: Receiver<Described>,
     wake: Arc<Wake>,
 }
 
@@ -175,8 +200,8 @@ impl Channel {
 /// The end of a channel device that one worker holds.
 #[derive(Debug)]
 pub(crate) struct ChannelQueue {
-    to_embedder: Sender<Bytes>,
-    from_embedder: Option<Receiver<Bytes>>,
+    to_embedder: Sender<Described>,
+    from_embedder: Option<Receiver<Described>>,
     wake: Arc<Wake>,
 }
 
@@ -191,8 +216,11 @@ impl ChannelQueue {
         while batch.free() > 0 {
             match source.try_recv() {
                 // `send` lets no frame pass that does not fit.
-                Ok(frame) => {
-                    let _ = batch.push(&frame, VnetHeader::default());
+                Ok((frame, metadata)) => {
+                    if batch.push(&frame, VnetHeader::default()) && metadata != Metadata::default()
+                    {
+                        batch.set_metadata(batch.len() - 1, metadata);
+                    }
                 }
                 Err(TryRecvError::Empty) if !rearmed => {
                     self.wake.rearm();
@@ -215,6 +243,7 @@ impl ChannelQueue {
     pub(super) fn deliver<'a>(
         &mut self,
         parts: impl Iterator<Item = &'a [u8]> + Clone,
+        metadata: Metadata,
     ) -> io::Result<usize> {
         if self.to_embedder.is_full() {
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
@@ -222,9 +251,11 @@ impl ChannelQueue {
         let mut frame = Vec::with_capacity(parts.clone().map(<[u8]>::len).sum());
         parts.for_each(|part| frame.extend_from_slice(part));
         let len = frame.len();
-        self.to_embedder.try_send(frame.into()).map(|()| len).map_err(|error| match error {
-            TrySendError::Full(_) => io::Error::from_raw_os_error(libc::EAGAIN),
-            TrySendError::Disconnected(_) => io::Error::from_raw_os_error(libc::EPIPE),
+        self.to_embedder.try_send((frame.into(), metadata)).map(|()| len).map_err(|error| {
+            match error {
+                TrySendError::Full(_) => io::Error::from_raw_os_error(libc::EAGAIN),
+                TrySendError::Disconnected(_) => io::Error::from_raw_os_error(libc::EPIPE),
+            }
         })
     }
 

@@ -12,6 +12,7 @@ use super::sys::ioctl;
 use super::{DeviceKind, Received};
 use crate::batch::Batch;
 use crate::coalesce::MAX_JOINED;
+use crate::metadata::Metadata;
 use crate::offload::Offloads;
 use crate::wire::{VnetHeader, vnet};
 
@@ -35,15 +36,17 @@ impl PortQueue {
 
     /// Writes one frame, the bytes of all parts, and returns their number.
     ///
-    /// `vnet` is for devices with [`offload`](super::Device::offload); the others do not get it.
+    /// `vnet` is for devices with [`offload`](super::Device::offload), `metadata` for channels; the others do not get
+    /// it.
     pub(crate) fn deliver<'a>(
         &mut self,
         vnet: VnetHeader,
+        metadata: Metadata,
         parts: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
     ) -> io::Result<usize> {
         match self {
             Self::Tun(queue) => queue.deliver(vnet, parts.into_iter()),
-            Self::Channel(queue) => queue.deliver(parts.into_iter()),
+            Self::Channel(queue) => queue.deliver(parts.into_iter(), metadata),
         }
     }
 

@@ -19,6 +19,7 @@ use super::netlink;
 use super::sys::{ioctl, testing};
 use super::{Device, DeviceKind, PortQueue};
 use crate::batch::Batch;
+use crate::metadata::Metadata;
 use crate::wire::{VnetHeader, checksum, l4};
 
 /// The host's own address, and that of somebody behind the device.
@@ -169,7 +170,7 @@ fn deliver_to_host(queue: &mut PortQueue, kind: DeviceKind, partial: bool) {
     for (cut, payload) in [(0, &b"in one part"[..]), (9, b"in two"), (40, b"well")] {
         let (frame, vnet) = datagram(kind, port, payload, partial);
         let (head, body) = frame.split_at(cut.min(frame.len()));
-        queue.deliver(vnet, [head, body]).unwrap();
+        queue.deliver(vnet, Metadata::default(), [head, body]).unwrap();
         let mut memory = [0; 64];
         let (len, source) = socket.recv_from(&mut memory).unwrap();
         assert_eq!((&memory[..len], source), (payload, (PEER, 9).into()));

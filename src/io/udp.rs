@@ -1,12 +1,13 @@
 //! Underlay sockets.
 
 mod errors;
+mod multicast;
 mod receiver;
 mod send_queue;
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -44,6 +45,8 @@ pub(crate) struct SocketOptions {
     pub(crate) accept_unchecked: bool,
     /// Whether received datagrams come with their TOS byte or traffic class.
     pub(crate) receive_tos: bool,
+    /// The address on whose interface the socket becomes a member of the group that it is opened on.
+    pub(crate) member: Option<IpAddr>,
     /// Microseconds for which a read that finds nothing looks into the network device's queue, if the kernel lets it.
     pub(crate) busy_poll: Option<u32>,
 }
@@ -95,6 +98,8 @@ impl UdpSocket {
         if options.reuse_port {
             socket.set_reuse_port(true)?;
         }
+        let interface = options.member.unwrap_or(local.ip());
+        let address = multicast::prepare(&socket, local, interface)?;
         options::set_may_fragment(socket.as_fd(), local.is_ipv6(), options.may_fragment)?;
         if options.receive_tos {
             options::receive_tos(socket.as_fd(), local.is_ipv6())?;
@@ -124,7 +129,10 @@ impl UdpSocket {
             receive: socket.recv_buffer_size()? / 2,
             send: socket.send_buffer_size()? / 2,
         };
-        socket.bind(&local.into())?;
+        socket.bind(&address.into())?;
+        if options.member.is_some() {
+            multicast::join(&socket, local.ip(), interface)?;
+        }
         let local = socket.local_addr()?.as_socket().unwrap_or(local);
         Ok((Self { socket, local, checked: !options.send_unchecked }, buffers))
     }
@@ -146,6 +154,11 @@ impl UdpSocket {
     /// The address that the socket is bound to.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// The group of the underlay that the socket is a member of, if it is there for one.
+    pub(crate) fn group(&self) -> Option<IpAddr> {
+        Some(self.local.ip()).filter(IpAddr::is_multicast)
     }
 
     /// Datagrams that the socket dropped so far, mostly because its receive buffer was full; wraps at 2³².
@@ -223,6 +236,9 @@ fn advice(error: &io::Error, local: SocketAddr) -> Cow<'static, str> {
             "perhaps a kernel VXLAN device or another process holds the port; `ss -lunp` shows who, and no process \
              for a kernel device"
                 .into()
+        }
+        Some(libc::ENODEV | libc::EADDRNOTAVAIL) if local.ip().is_multicast() => {
+            "the interface that has the dataplane's address cannot be a member of the group".into()
         }
         Some(libc::EADDRNOTAVAIL) => {
             "the address is not on any interface of this network namespace".into()

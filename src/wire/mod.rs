@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod ecn;
 pub mod eth;
 mod frame;
+mod group_policy;
 pub mod ip;
 pub mod l4;
 mod mix;
@@ -19,6 +20,7 @@ pub mod vxlan;
 
 pub use eth::MacAddr;
 pub use frame::{Fragment, FrameInfo, IpError, L3, L4};
+pub use group_policy::GroupPolicy;
 pub(crate) use neighbour::is_host;
 pub use vnet::VnetHeader;
 pub use vxlan::Vni;

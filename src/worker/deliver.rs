@@ -8,6 +8,7 @@ use crate::drop_reason::DropReason;
 use crate::forward::Forwarder;
 use crate::gso;
 use crate::io::{PortQueue, port_reason};
+use crate::metadata::Metadata;
 use crate::offload::Offload;
 use crate::output::Deliver;
 use crate::segment::PortId;
@@ -30,7 +31,11 @@ impl Worker {
             };
             let delivered =
                 if self.offloads.contains(joining(deliver.vnet)) || !deliver.vnet.is_gso() {
-                    queue.deliver(deliver.vnet, self.output.frame(&self.batch, &deliver))
+                    queue.deliver(
+                        deliver.vnet,
+                        self.output.metadata(index),
+                        self.output.frame(&self.batch, &deliver),
+                    )
                 } else {
                     Err(io::Error::from(io::ErrorKind::InvalidInput))
                 };
@@ -137,7 +142,7 @@ impl Singles<'_> {
             self.forwarder.undelivered(self.tables, &single, reason);
             return;
         }
-        match self.queue.deliver(vnet, parts) {
+        match self.queue.deliver(vnet, Metadata::default(), parts) {
             Ok(bytes) => self.forwarder.delivered(self.tables, &single, bytes),
             Err(error) => {
                 self.forwarder.undelivered(self.tables, &single, port_reason(&error));

@@ -1,5 +1,7 @@
 //! Keeping a worker's sources in step with the tables.
 
+use std::net::IpAddr;
+
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
@@ -20,7 +22,9 @@ impl Worker {
         for index in 0..self.sources.len() {
             let gone = self.sources[index].as_ref().is_some_and(|source| match &source.kind {
                 Kind::Port { id, .. } => tables.port(*id).is_none(),
-                Kind::Socket { udp_port, .. } => !tables.receives_on(*udp_port),
+                Kind::Socket { udp_port, socket, .. } => {
+                    !tables.receives_at(*udp_port, socket.group())
+                }
             });
             if gone {
                 self.close(index);
@@ -34,7 +38,7 @@ impl Worker {
                 inbox.queues.extract_if(.., |(port, _)| tables.port(*port).is_some()).collect();
             let sockets: Vec<_> = inbox
                 .sockets
-                .extract_if(.., |(udp_port, _)| tables.receives_on(*udp_port))
+                .extract_if(.., |(udp_port, socket)| tables.receives_at(*udp_port, socket.group()))
                 .collect();
             (queues, sockets)
         };
@@ -45,15 +49,26 @@ impl Worker {
             }
         }
         for (udp_port, socket) in sockets {
-            // Given up and taken up again before this worker noticed: it is the same socket.
-            if self.listener_source.contains_key(&udp_port) {
+            // Given up and taken up again before this worker noticed: it is the same socket, or as good.
+            let group = socket.group();
+            if self.has_socket(udp_port, group) {
                 continue;
             }
             let drops = socket.drops().unwrap_or(0);
-            if let Some(index) = self.open(Kind::Socket { udp_port, socket, drops, gro: false }) {
+            let index = self.open(Kind::Socket { udp_port, socket, drops, gro: false });
+            if let (Some(index), None) = (index, group) {
                 self.listener_source.insert(udp_port, index);
             }
         }
+    }
+
+    fn has_socket(&self, udp_port: u16, group: Option<IpAddr>) -> bool {
+        self.sources.iter().flatten().any(|source| match &source.kind {
+            Kind::Socket { udp_port: other, socket, .. } => {
+                (*other, socket.group()) == (udp_port, group)
+            }
+            Kind::Port { .. } => false,
+        })
     }
 
     fn open(&mut self, mut kind: Kind) -> Option<usize> {
@@ -111,8 +126,10 @@ impl Worker {
                     follower.remove_port(id, self.poll.registry());
                 }
             }
-            Kind::Socket { udp_port, .. } => {
-                self.listener_source.remove(&udp_port);
+            Kind::Socket { udp_port, socket, .. } => {
+                if socket.group().is_none() {
+                    self.listener_source.remove(&udp_port);
+                }
             }
         }
     }

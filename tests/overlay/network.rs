@@ -5,10 +5,10 @@ use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use overplane::wire::VnetHeader;
+use overplane::wire::{GroupPolicy, VnetHeader};
 use overplane::{
-    Arrival, Batch, Change, DropReason, Error, Event, Forwarder, OuterHeader, Output, PortId,
-    PortOptions, Segment, SegmentId, SourcePort, Stats, Tables,
+    Arrival, Batch, Change, DropReason, Error, Event, Forwarder, Metadata, OuterHeader, Output,
+    PortId, PortOptions, Segment, SegmentId, SourcePort, Stats, Tables,
 };
 
 use crate::packets::underlay;
@@ -52,6 +52,7 @@ impl Rng {
 pub(crate) struct Received {
     pub(crate) vnet: VnetHeader,
     pub(crate) bytes: Vec<u8>,
+    pub(crate) metadata: Metadata,
 }
 
 /// A datagram under way.
@@ -182,6 +183,16 @@ impl Network {
         self.node(n).inboxes.remove(&port).unwrap_or_default().into()
     }
 
+    /// What a device got, with the group policies that came with it.
+    pub(crate) fn frames_and_policies(
+        &mut self,
+        n: u8,
+        port: PortId,
+    ) -> Vec<(Vec<u8>, Option<GroupPolicy>)> {
+        let received = self.received(n, port).into_iter();
+        received.map(|frame| (frame.bytes, frame.metadata.policy)).collect()
+    }
+
     /// The bytes of what a device got, none of which may need finishing.
     pub(crate) fn frames(&mut self, n: u8, port: PortId) -> Vec<Vec<u8>> {
         let plain = |frame: Received| {
@@ -215,6 +226,18 @@ impl Network {
         let node = self.node(n);
         node.forwarder.from_port(&node.tables, now, port, &mut batch, &mut output);
         self.carry_out(n, batch, output);
+    }
+
+    /// A device of node `n` gives a frame and says how it is to leave, and the underlay carries what comes of it.
+    pub(crate) fn send_with(&mut self, n: u8, port: PortId, frame: &[u8], metadata: Metadata) {
+        let (mut batch, mut output) = (take_batch(&mut self.batch), take(&mut self.output));
+        assert!(batch.push(frame, VnetHeader::default()));
+        batch.set_metadata(0, metadata);
+        let now = self.now;
+        let node = self.node(n);
+        node.forwarder.from_port(&node.tables, now, port, &mut batch, &mut output);
+        self.carry_out(n, batch, output);
+        self.run();
     }
 
     /// A datagram reaches node `n` from anywhere.
@@ -314,7 +337,7 @@ impl Network {
                 }
             }
         }
-        for deliver in output.delivers() {
+        for (index, deliver) in output.delivers().iter().enumerate() {
             let bytes = output.frame(&batch, deliver).collect::<Vec<_>>().concat();
             let inbox = node.inboxes.entry(deliver.port).or_default();
             if inbox.len() == INBOX {
@@ -322,7 +345,8 @@ impl Network {
                 continue;
             }
             node.forwarder.delivered(&node.tables, deliver, bytes.len());
-            inbox.push_back(Received { vnet: deliver.vnet, bytes });
+            let metadata = output.metadata(index);
+            inbox.push_back(Received { vnet: deliver.vnet, bytes, metadata });
         }
         for &(segment, address) in output.discovered() {
             node.tables.apply(*now, [Change::Discover { segment, address }]).unwrap();

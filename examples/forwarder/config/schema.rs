@@ -138,11 +138,11 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<
     }
     if let Some(value) = section.get("reserved_bits").and_then(|item| {
         let read = |text: &str| match text {
-            "refuse" => Some(ReservedBits::Refuse),
             "ignore" => Some(ReservedBits::Ignore),
+            "strict" => Some(ReservedBits::Strict),
             _ => None,
         };
-        item.text("\"refuse\" or \"ignore\"", read, problems)
+        item.text("\"ignore\" or \"strict\"", read, problems)
     }) {
         config.reserved_bits = value;
     }

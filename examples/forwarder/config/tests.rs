@@ -16,7 +16,7 @@ const EXAMPLE: &str = include_str!("../forwarder.toml");
 #[test]
 fn the_example_says_what_its_comments_say() {
     let plan = parse("forwarder.toml", EXAMPLE).unwrap();
-    let summary = "4 segments, 5 ports, 3 flood list entries, 1 peer, 2 FDB entries, 6 routes";
+    let summary = "4 segments, 5 ports, 3 flood list entries, 1 peer, 4 FDB entries, 6 routes";
     assert_eq!(plan.summary(), summary);
     crate::overlay::rehearse(&plan).unwrap();
     let [red, blue, routed, flannel] = plan.segments.as_slice() else { panic!("four segments") };
@@ -54,7 +54,7 @@ fn the_defaults_in_the_example_are_the_defaults() {
 fn every_option_arrives() {
     let text = r#"
         stats = "json"
-        dataplane = { local = "fd00::1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, source_port_range = "50000-50001", receive_buffer = 10000, send_buffer = 20000, dont_fragment = "inherit", zero_checksums = "send-v6,accept-v6", path_mtu_expiry = 60, follow_host = false, reserved_bits = "ignore", offload = "checksum,tso", spin = 20 }
+        dataplane = { local = "fd00::1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, source_port_range = "50000-50001", receive_buffer = 10000, send_buffer = 20000, dont_fragment = "inherit", zero_checksums = "send-v6,accept-v6", path_mtu_expiry = 60, follow_host = false, reserved_bits = "strict", offload = "checksum,tso", spin = 20 }
         [[segment]]
         kind = "bridge"
         vni = 0xff
@@ -72,6 +72,9 @@ fn every_option_arrives() {
         dscp = 46
         ttl = "inherit"
         neighbours = { suppress = true, snoop = false, limit = 7, ageing = 9, static = [{ address = "fd08::9", mac = "02:00:00:00:00:09", router = true }] }
+        gbp = true
+        any_vni = true
+        flood = ["ff05::42"]
         peers = ["fd00::2", "[fd00::3]:9"]
         vtep_group = 0
         group_fwd_mask = 0x4000
@@ -102,7 +105,7 @@ fn every_option_arrives() {
     assert_eq!(config.dont_fragment, DontFragment::Inherit);
     let unchecked = config.zero_checksums;
     assert!(!unchecked.send_v4 && unchecked.send_v6 && unchecked.accept_v6);
-    assert_eq!(config.reserved_bits, ReservedBits::Ignore);
+    assert_eq!(config.reserved_bits, ReservedBits::Strict);
     assert_eq!(config.offloads.to_string(), "checksum,tso");
     assert_eq!(config.spin.as_micros(), 20);
     assert_eq!((config.path_mtu_expiry.as_secs(), config.follow_host), (60, false));
@@ -120,8 +123,10 @@ fn every_option_arrives() {
     assert_eq!(options.ageing, Some(Duration::from_secs(9)));
     let (address, mac) = ("fd08::9".parse().unwrap(), "02:00:00:00:00:09".parse().unwrap());
     assert_eq!(segments[0].neighbours, [(address, mac, true)]);
+    assert!(segment.header.gbp && segment.header.any_vni);
     let peers = ["[fd00::2]:8472", "[fd00::3]:9"].map(|peer| peer.parse().unwrap());
     assert_eq!(segments[0].peers, peers);
+    assert_eq!(segments[0].flood, ["[ff05::42]:8472".parse().unwrap()]);
     let port = &segments[0].ports[0].options;
     assert_eq!((port.isolated, port.hairpin, port.learning), (true, true, false));
     assert_eq!((port.group, port.mac), (3, Some(MacAddr([2, 0, 0, 0, 0, 7]))));
@@ -208,7 +213,7 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "8: dataplane.receive_buffer: -1 is not allowed; allowed: 4096 to 1073741824",
                 "9: dataplane.send_buffer: 2.5 is not allowed; allowed: 4096 to 1073741824",
                 "10: dataplane.dont_fragment: true is not allowed; allowed: \"set\", \"unset\" or \"inherit\"",
-                "11: dataplane.reserved_bits: \"keep\" is not allowed; allowed: \"refuse\" or \"ignore\"",
+                "11: dataplane.reserved_bits: \"keep\" is not allowed; allowed: \"ignore\" or \"strict\"",
                 "12: dataplane.batches: unknown key; allowed: local, workers, fdb_capacity, batch, source_ports, source_port_range, receive_buffer, send_buffer, dont_fragment, zero_checksums, path_mtu_expiry, follow_host, reserved_bits, offload, spin",
                 "13: dataplane.offload: \"-tos\" is no offload; allowed: auto, off, checksum, tso, uso, coalesce-tcp, coalesce-udp, udp-gso, udp-gro, and each of these with '-' in front after auto",
                 "14: dataplane.spin: 10001 is not allowed; allowed: 0 to 10000",
@@ -303,7 +308,7 @@ fn errors_name_line_key_and_what_is_allowed() {
         (
             format!("{bridge}flood = \"10.9.0.2\""),
             vec![
-                "6: segment.flood: \"10.9.0.2\" is not allowed; allowed: a list of VTEPs, each a unicast ADDRESS, or ADDRESS:PORT",
+                "6: segment.flood: \"10.9.0.2\" is not allowed; allowed: a list of VTEPs, each an ADDRESS of a node or of a group of nodes, or ADDRESS:PORT",
             ],
         ),
         (
@@ -312,7 +317,7 @@ fn errors_name_line_key_and_what_is_allowed() {
             ),
             vec![
                 "8: segment.flood: \"10.9.0.2:4789\" is given on line 7 already",
-                "9: segment.flood: \"host\" is not allowed; allowed: a unicast ADDRESS, or ADDRESS:PORT",
+                "9: segment.flood: \"host\" is not allowed; allowed: an ADDRESS of a node or of a group of nodes, or ADDRESS:PORT",
                 "10: segment.flood: [fd00::2]:4789 and this node's underlay address 10.9.0.1 differ in family",
                 "11: segment.flood: 10.9.0.1:4789 is this node itself",
                 "13: segment.peers: 10.9.0.2:8472: 10.9.0.2 has UDP port 4789 on line 7, and one VTEP has one port in a segment",
@@ -398,14 +403,14 @@ fn errors_name_line_key_and_what_is_allowed() {
         ),
         (
             format!(
-                "{bridge}{port}[[segment.fdb]]\nmac = \"01:00:00:00:00:01\"\nvtep = \"10.9.0.2\"\n[[segment.fdb]]\nmac = \"02:00:00:00:00:01\"\nport = \"ovl1\"\n[[segment.fdb]]\nmac = \"02-00-00-00-00-01\"\n[[segment.fdb]]\nport = \"ovl0\"\nvtep = \"10.9.0.2\""
+                "{bridge}{port}[[segment.fdb]]\nmac = \"00:00:00:00:00:00\"\nvtep = \"10.9.0.2\"\n[[segment.fdb]]\nmac = \"02:00:00:00:00:01\"\nport = \"ovl1\"\n[[segment.fdb]]\nmac = \"02-00-00-00-00-01\"\n[[segment.fdb]]\nport = \"ovl0\"\nvtep = \"10.9.0.2\""
             ),
             vec![
-                "9: segment.fdb.mac: \"01:00:00:00:00:01\" is not allowed; allowed: an individual MAC address as in 02:00:00:00:00:01",
+                "9: segment.fdb.mac: \"00:00:00:00:00:00\" is not allowed; allowed: a MAC address as in 02:00:00:00:00:01, and not zero",
                 "13: segment.fdb.port: \"ovl1\" is not allowed; allowed: a device of the segment: \"ovl0\"",
                 "14: segment.fdb: vtep and port are missing; allowed: one of vtep (a unicast ADDRESS, or ADDRESS:PORT) and port (a device of the segment)",
                 "15: segment.fdb.mac: \"02-00-00-00-00-01\" is given on line 12 already",
-                "16: segment.fdb.mac: missing; allowed: an individual MAC address as in 02:00:00:00:00:01",
+                "16: segment.fdb.mac: missing; allowed: a MAC address as in 02:00:00:00:00:01, and not zero",
                 "17: segment.fdb.port: not allowed beside vtep; allowed: one of vtep and port",
             ],
         ),

@@ -57,6 +57,17 @@ pub(crate) fn set_may_fragment(fd: BorrowedFd<'_>, v6: bool, may: bool) -> io::R
     }
 }
 
+/// `IPV6_MULTICAST_ALL` (kernel `include/uapi/linux/in6.h`).
+const IPV6_MULTICAST_ALL: i32 = 29;
+
+/// Receives what is for groups only on the interfaces on which the socket itself is a member; IPv6 needs Linux 4.20.
+pub(crate) fn only_own_groups(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    match v6 {
+        true => set(fd, libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0),
+        false => set(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, 0),
+    }
+}
+
 /// Has each received datagram come with the TOS byte or traffic class of its IP header.
 pub(crate) fn receive_tos(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
     if v6 {

@@ -41,9 +41,10 @@ fn frames_go_both_ways() {
 
     assert_eq!(port.try_receive(), None);
     for queue in &mut queues {
-        queue.deliver(VnetHeader::default(), [&b"he"[..], b"ad"]).unwrap();
+        queue.deliver(VnetHeader::default(), Metadata::default(), [&b"he"[..], b"ad"]).unwrap();
     }
-    let error = queues[1].deliver(VnetHeader::default(), [&b""[..]]).unwrap_err();
+    let error =
+        queues[1].deliver(VnetHeader::default(), Metadata::default(), [&b""[..]]).unwrap_err();
     assert_eq!(port_reason(&error), DropReason::PortFull);
     assert_eq!(port.try_receive().unwrap(), "head");
     assert_eq!(port.receive_timeout(Duration::from_secs(5)).unwrap(), "head");
@@ -69,7 +70,7 @@ fn either_side_notices_that_the_other_is_gone() {
     let error = received.failure.unwrap();
     assert!(received.drained);
     assert_eq!(port_reason(&error), DropReason::PortLost);
-    let error = queue.deliver(VnetHeader::default(), [&b"x"[..]]).unwrap_err();
+    let error = queue.deliver(VnetHeader::default(), Metadata::default(), [&b"x"[..]]).unwrap_err();
     assert_eq!(port_reason(&error), DropReason::PortLost);
 
     let (device, port) = Device::channel(DeviceKind::Tap, 8).unwrap();

@@ -67,7 +67,7 @@ fn the_largest_frame_fits() {
         send_from_host(&payload);
         receive_from_host(&mut queue, DeviceKind::Tap, &payload);
         let (frame, vnet) = datagram(DeviceKind::Tap, 9, &payload, true);
-        queue.deliver(vnet, [&frame[..]]).unwrap();
+        queue.deliver(vnet, Metadata::default(), [&frame[..]]).unwrap();
     });
 }
 

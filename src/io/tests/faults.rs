@@ -57,7 +57,7 @@ fn a_device_that_is_down_takes_no_frames_and_comes_back() {
                 let received = queue.receive(&mut batch);
                 assert!(received.drained && received.failure.is_none(), "{received:?}");
                 let (frame, vnet) = datagram(kind, 9, b"x", true);
-                let error = queue.deliver(vnet, [&frame[..]]).unwrap_err();
+                let error = queue.deliver(vnet, Metadata::default(), [&frame[..]]).unwrap_err();
                 assert_eq!(port_reason(&error), DropReason::PortDown, "{error}");
                 raise("ovl0");
                 deliver_to_host(&mut queue, kind, true);
@@ -96,7 +96,7 @@ fn a_deleted_device_is_noticed_and_never_comes_back() {
                 assert_eq!(port_reason(&error), DropReason::PortLost, "{error}");
             }
             let (frame, vnet) = datagram(kind, 9, b"x", true);
-            let error = queue.deliver(vnet, [&frame[..]]).unwrap_err();
+            let error = queue.deliver(vnet, Metadata::default(), [&frame[..]]).unwrap_err();
             assert_eq!(port_reason(&error), DropReason::PortLost, "{error}");
 
             // One of the same name is another device.
@@ -125,9 +125,12 @@ fn frames_that_the_kernel_refuses_are_reported() {
     in_new_netns(|| {
         let mut queue = single(Device::tap("ovl0").unwrap());
         raise("ovl0");
-        let error = queue.deliver(VnetHeader::default(), [&[0; 5][..]]).unwrap_err();
+        let error =
+            queue.deliver(VnetHeader::default(), Metadata::default(), [&[0; 5][..]]).unwrap_err();
         assert_eq!(port_reason(&error), DropReason::PortFailed, "{error}");
-        let error = queue.deliver(VnetHeader::partial(60, 6), [&[0; 40][..]]).unwrap_err();
+        let error = queue
+            .deliver(VnetHeader::partial(60, 6), Metadata::default(), [&[0; 40][..]])
+            .unwrap_err();
         assert_eq!(port_reason(&error), DropReason::PortFailed, "{error}");
         deliver_to_host(&mut queue, DeviceKind::Tap, true);
     });

@@ -1,6 +1,8 @@
 //! The rows of `docs/vtep.md` on real devices, a module a theme, mostly against the kernel's VXLAN device and bridge.
 
+mod fdb_entries;
 mod follow;
+mod header;
 mod mtu;
 mod neighbours;
 mod outer;
@@ -11,3 +13,5 @@ mod scope;
 mod soak;
 mod sockets;
 mod storms;
+mod underlay_group;
+mod vni;

@@ -45,6 +45,21 @@ impl Namespace {
     ///
     /// When there is no such link, or the entry exists.
     pub fn bridge_fdb_add(&self, dev: &str, mac: [u8; 6], dst: IpAddr) -> io::Result<()> {
+        self.bridge_fdb_add_vni(dev, mac, dst, None)
+    }
+
+    /// The same with another VNI than the link's for what goes there.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link, or the entry exists.
+    pub fn bridge_fdb_add_vni(
+        &self,
+        dev: &str,
+        mac: [u8; 6],
+        dst: IpAddr,
+        vni: Option<u32>,
+    ) -> io::Result<()> {
         let add = || {
             let mut message = NeighbourMessage::default();
             message.header.family = AddressFamily::Bridge;
@@ -55,6 +70,7 @@ impl Namespace {
                 NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
                 NeighbourAttribute::Destination(dst.into()),
             ];
+            message.attributes.extend(vni.map(NeighbourAttribute::Vni));
             let more = if mac == [0; 6] { NLM_F_APPEND } else { NLM_F_EXCL };
             let message = RouteNetlinkMessage::NewNeighbour(message);
             self.request(message, NLM_F_CREATE | more).map(drop)

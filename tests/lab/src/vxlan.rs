@@ -30,6 +30,10 @@ pub struct Vxlan<'a> {
     pub send_checksums: bool,
     /// Whether datagrams without checksum are accepted over IPv6; over IPv4 they always are.
     pub accept_unchecked: bool,
+    /// Whether a packet's mark is the group policy in the VXLAN header, both ways.
+    pub gbp: bool,
+    /// In place of remotes: a group of the underlay, and the link on which the kernel is a member of it.
+    pub group: Option<(IpAddr, &'a str)>,
 }
 
 impl<'a> Vxlan<'a> {
@@ -46,6 +50,8 @@ impl<'a> Vxlan<'a> {
             ageing: None,
             send_checksums: true,
             accept_unchecked: false,
+            gbp: false,
+            group: None,
         }
     }
 }
@@ -61,7 +67,11 @@ impl Namespace {
             if vxlan.remotes.iter().any(|remote| remote.is_ipv4() != vxlan.local.is_ipv4()) {
                 return Err(invalid("local and remote addresses are of both versions of IP"));
             }
-            self.add_link(vxlan.name, InfoKind::Vxlan, Some(InfoData::Vxlan(data(vxlan))))?;
+            let mut data = data(vxlan);
+            if let Some((group, link)) = vxlan.group {
+                data.extend([to(group), InfoVxlan::Link(self.find(link)?)]);
+            }
+            self.add_link(vxlan.name, InfoKind::Vxlan, Some(InfoData::Vxlan(data)))?;
             // The first remote is the one the link was made with.
             for remote in vxlan.remotes.iter().skip(1) {
                 self.bridge_fdb_add(vxlan.name, [0; 6], *remote)?;
@@ -88,9 +98,15 @@ fn data(vxlan: &Vxlan<'_>) -> Vec<InfoVxlan> {
     });
     data.push(InfoVxlan::UDPZeroCsumRX(vxlan.accept_unchecked));
     data.extend(vxlan.ageing.map(InfoVxlan::Ageing));
-    data.extend(vxlan.remotes.first().map(|remote| match remote {
-        IpAddr::V4(ip) => InfoVxlan::Group(*ip),
-        IpAddr::V6(ip) => InfoVxlan::Group6(*ip),
-    }));
+    data.extend(vxlan.gbp.then_some(InfoVxlan::Gbp));
+    data.extend(vxlan.remotes.first().copied().map(to));
     data
+}
+
+/// Where flooded frames go, first of all.
+fn to(remote: IpAddr) -> InfoVxlan {
+    match remote {
+        IpAddr::V4(ip) => InfoVxlan::Group(ip),
+        IpAddr::V6(ip) => InfoVxlan::Group6(ip),
+    }
 }

@@ -1,9 +1,10 @@
 //! Reading of `[[segment.fdb]]`, `[[segment.route]]` and `[[segment.vtep]]`.
 
+use std::hash::Hash;
 use std::net::SocketAddr;
 
 use overplane::limits::{MAX_MEMBERS, MAX_WEIGHT};
-use overplane::{MacAddr, Prefix};
+use overplane::{MacAddr, Prefix, Vni};
 
 use super::segment::Vteps;
 use crate::config::reader::{Item, Once, Problems, Section};
@@ -21,11 +22,50 @@ pub fn fdb(
     places: &mut Places<'_>,
     problems: &mut Problems,
 ) -> Vec<(MacAddr, Target)> {
+    let allowed = "a MAC address as in 02:00:00:00:00:01, and not zero";
+    let read = |text: &str| text.parse().ok().filter(|mac: &MacAddr| !mac.is_zero());
     let lead = |section: &Section<'_>, problems: &mut Problems| {
         section.only(&["mac", "vtep", "port"], &[], "", problems);
         target(section, places, problems)
     };
-    entries(section.get("fdb"), "mac", plan::MAC, plan::mac, lead, problems)
+    // The address of a group has several destinations, others have one.
+    let same = |mac: &MacAddr, target: Option<&Target>| {
+        (*mac, target.copied().filter(|_| mac.is_multicast()))
+    };
+    entries(section.get("fdb"), "mac", allowed, (read, same), lead, problems)
+}
+
+/// Reads the VNIs of VTEPs that are not the segment's.
+pub fn remote_vnis(
+    section: &Section<'_>,
+    places: &mut Places<'_>,
+    problems: &mut Problems,
+) -> Vec<(SocketAddr, Vni)> {
+    let Some(list) = section.get("remote_vni") else { return Vec::new() };
+    let tables = "a list of tables, each under [[segment.remote_vni]]";
+    let mut seen = Once::new();
+    let mut vnis = Vec::new();
+    for item in list.list(tables, problems) {
+        let Some(section) = item.section(problems) else { continue };
+        section.only(&["vtep", "vni"], &[], "", problems);
+        let vni = vni(&section, problems);
+        let Some(item) = section.need("vtep", VTEP, problems) else { continue };
+        let Some(vtep) = places.vteps.read(&item, problems) else { continue };
+        if seen.is_first(vtep, &item, problems)
+            && let Some(vni) = vni
+        {
+            vnis.push((vtep, vni));
+        }
+    }
+    vnis
+}
+
+/// Reads the VNI that a table needs.
+pub fn vni(section: &Section<'_>, problems: &mut Problems) -> Option<Vni> {
+    let max = Vni::MAX.get();
+    let item = section.need("vni", &format!("0 to {max}"), problems)?;
+    let number = item.integer(0..=max.into(), problems)?;
+    Vni::new(number as u32).ok()
 }
 
 /// Reads the routes of a routed segment.
@@ -40,7 +80,8 @@ pub fn routes(
         section.only(&["prefix", "vtep", "port", "via", "type"], &[], "", problems);
         via(section, places, problems)
     };
-    entries(section.get("route"), "prefix", allowed, read, lead, problems)
+    let same = |prefix: &Prefix, _: Option<&Via>| *prefix;
+    entries(section.get("route"), "prefix", allowed, (read, same), lead, problems)
 }
 
 /// Reads the MAC addresses of the VTEPs of a routed segment in VXLAN.
@@ -68,12 +109,12 @@ pub fn vtep_macs(
     macs
 }
 
-/// Reads a list of tables that say where something leads, each thing once.
-fn entries<T: Copy + Eq + std::hash::Hash, L>(
+/// Reads a list of tables that say where something leads; no two of them may be the `same`.
+fn entries<T, L, S: Eq + Hash>(
     list: Option<Item<'_>>,
     key: &str,
     allowed: &str,
-    read: impl Fn(&str) -> Option<T>,
+    (read, same): (impl Fn(&str) -> Option<T>, impl Fn(&T, Option<&L>) -> S),
     mut lead: impl FnMut(&Section<'_>, &mut Problems) -> Option<L>,
     problems: &mut Problems,
 ) -> Vec<(T, L)> {
@@ -86,7 +127,7 @@ fn entries<T: Copy + Eq + std::hash::Hash, L>(
         let lead = lead(&section, problems);
         let Some(item) = section.need(key, allowed, problems) else { continue };
         let Some(thing) = item.text(allowed, &read, problems) else { continue };
-        if seen.is_first(thing, &item, problems)
+        if seen.is_first(same(&thing, lead.as_ref()), &item, problems)
             && let Some(lead) = lead
         {
             entries.push((thing, lead));

@@ -14,7 +14,7 @@ use super::entries::{self, Places};
 use super::{limits, mtu, neighbours};
 use crate::config::reader::{Item, Once, Problems, Section};
 use crate::outer;
-use crate::plan::{self, SegmentPlan, VTEP};
+use crate::plan::{self, FLOODED, SegmentPlan, VTEP};
 
 const COMMON: &[&str] = &["kind", "udp_port", "open", "ecn", "dscp", "ttl", "peers", "port"];
 const BRIDGE: &[&str] = &[
@@ -24,6 +24,9 @@ const BRIDGE: &[&str] = &[
     "fdb_limit",
     "fdb_port_limit",
     "fdb_evict",
+    "gbp",
+    "any_vni",
+    "remote_vni",
     "flood",
     "fdb",
     "neighbours",
@@ -78,7 +81,7 @@ impl Reader<'_> {
         let mut vteps = Vteps { local: self.local, udp_port, known: HashMap::new() };
         if planned.segment.kind.is_ethernet() {
             let flood = section.get("flood");
-            planned.flood = vteps.list(flood.clone(), problems);
+            planned.flood = vteps.list(flood.clone(), (FLOODED, plan::flooded), problems);
             if let Some(flood) = flood.filter(|_| planned.flood.len() > MAX_FLOOD) {
                 flood.problem(
                     format_args!("too many VTEPs; allowed: {MAX_FLOOD} at most"),
@@ -88,28 +91,21 @@ impl Reader<'_> {
             planned.groups = vteps.groups(section.get("vtep"), problems);
             let mut places = Places { ports: &planned.ports, vteps: &mut vteps };
             planned.fdb = entries::fdb(section, &mut places, problems);
+            planned.remote_vnis = entries::remote_vnis(section, &mut places, problems);
             (planned.segment.neighbours, planned.neighbours) = neighbours::read(section, problems);
         } else {
             let mut places = Places { ports: &planned.ports, vteps: &mut vteps };
             planned.routes = entries::routes(section, &mut places, problems);
             planned.vtep_macs = entries::vtep_macs(section, &mut vteps, problems);
         }
-        planned.peers = vteps.list(section.get("peers"), problems);
+        planned.peers = vteps.list(section.get("peers"), (VTEP, plan::vtep), problems);
         Some(planned)
     }
 }
 
-fn vni(section: &Section<'_>, problems: &mut Problems) -> Option<Vni> {
-    let max = Vni::MAX.get();
-    section
-        .need("vni", &format!("0 to {max}"), problems)
-        .and_then(|item| item.integer(0..=max.into(), problems))
-        .and_then(|number| Vni::new(number as u32).ok())
-}
-
 /// Reads what only a routed segment in VXLAN has; false with it when its VNI is not known.
 fn routed_vxlan(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
-    let vni = vni(section, problems);
+    let vni = entries::vni(section, problems);
     let mac = section.need("mac", plan::MAC, problems);
     let mac = mac.and_then(|item| item.text(plan::MAC, plan::mac, problems));
     let mut segment = Segment::routed_vxlan(vni.unwrap_or(Vni::MAX), mac.unwrap_or(NO_MAC));
@@ -122,7 +118,7 @@ const NO_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0]);
 
 /// Reads what only a bridge segment has; false with it when its VNI is not known.
 fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
-    let vni = vni(section, problems);
+    let vni = entries::vni(section, problems);
     let mut segment = Segment::bridge(vni.unwrap_or(Vni::MAX));
     if let Some(learning) = section.get("learning").and_then(|item| item.boolean(problems)) {
         segment.learning = learning;
@@ -171,6 +167,12 @@ fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
             None => item.refuse("bits 3 to 15: 0 to 0xfff8", problems),
         }
     }
+    if let Some(gbp) = section.get("gbp").and_then(|item| item.boolean(problems)) {
+        segment.header.gbp = gbp;
+    }
+    if let Some(any) = section.get("any_vni").and_then(|item| item.boolean(problems)) {
+        segment.header.any_vni = any;
+    }
     (segment, vni.is_some())
 }
 
@@ -215,6 +217,9 @@ impl Names {
     }
 }
 
+/// What an address may be, for people, and how it is read.
+type Kind = (&'static str, fn(&str, u16) -> Option<SocketAddr>);
+
 /// Reads VTEPs of one segment, in which each address has one UDP port.
 pub struct Vteps {
     local: Option<IpAddr>,
@@ -224,7 +229,16 @@ pub struct Vteps {
 
 impl Vteps {
     pub fn read(&mut self, item: &Item<'_>, problems: &mut Problems) -> Option<SocketAddr> {
-        let vtep = item.text(VTEP, |text| plan::vtep(text, self.udp_port), problems)?;
+        self.read_as(item, (VTEP, plan::vtep), problems)
+    }
+
+    fn read_as(
+        &mut self,
+        item: &Item<'_>,
+        (allowed, read): Kind,
+        problems: &mut Problems,
+    ) -> Option<SocketAddr> {
+        let vtep = item.text(allowed, |text| read(text, self.udp_port), problems)?;
         let conflict = self.local.and_then(|local| plan::vtep_conflict(local, self.udp_port, vtep));
         if let Some(conflict) = conflict {
             item.problem(conflict, problems);
@@ -265,13 +279,18 @@ impl Vteps {
         groups
     }
 
-    fn list(&mut self, list: Option<Item<'_>>, problems: &mut Problems) -> Vec<SocketAddr> {
-        let allowed = format!("a list of VTEPs, each {VTEP}");
+    fn list(
+        &mut self,
+        list: Option<Item<'_>>,
+        kind: Kind,
+        problems: &mut Problems,
+    ) -> Vec<SocketAddr> {
+        let allowed = format!("a list of VTEPs, each {}", kind.0);
         let items = list.map_or(Vec::new(), |list| list.list(&allowed, problems));
         let mut seen = Once::new();
         let mut vteps = Vec::new();
         for item in items {
-            if let Some(vtep) = self.read(&item, problems)
+            if let Some(vtep) = self.read_as(&item, kind, problems)
                 && seen.is_first(vtep, &item, problems)
             {
                 vteps.push(vtep);

@@ -301,7 +301,7 @@ fn a_train_of_too_many_datagrams_is_counted_and_left_out() {
             let (frame, partial) = datagram(DeviceKind::Tap, port, payload, true);
             let vnet = VnetHeader { gso_type: 5, gso_size: 2, hdr_len: 42, ..partial };
             let (single, plain) = datagram(DeviceKind::Tap, port, b"single", true);
-            match queue.deliver(vnet, [&frame[..]]) {
+            match queue.deliver(vnet, Metadata::default(), [&frame[..]]) {
                 // Linux 6.7 and later do not let them in any more.
                 Err(error) if parts > MAX_TRAIN => {
                     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
@@ -309,7 +309,7 @@ fn a_train_of_too_many_datagrams_is_counted_and_left_out() {
                 }
                 delivered => assert_eq!(delivered.unwrap(), frame.len()),
             }
-            queue.deliver(plain, [&single[..]]).unwrap();
+            queue.deliver(plain, Metadata::default(), [&single[..]]).unwrap();
             let mut batch = Batch::new(8);
             let mut lost = 0;
             let end = Instant::now() + Duration::from_secs(5);
