@@ -21,8 +21,8 @@ use criterion::{
 use etherparse::PacketBuilder;
 use overplane::wire::{VnetHeader, ip, vxlan};
 use overplane::{
-    Batch, Change, Forwarder, MacAddr, Output, PortId, PortOptions, Prefix, Segment, SegmentId,
-    Tables, Vni,
+    Batch, Change, Forwarder, MacAddr, MssClamp, Output, PathSource, PortId, PortOptions, Prefix,
+    Segment, SegmentId, Tables, Vni,
 };
 
 const BATCHES: [usize; 4] = [1, 16, 64, 256];
@@ -153,19 +153,40 @@ fn refill(criterion: &mut Criterion) {
 
 /// Port to VTEP: each frame to another one of 1,000 learned MAC addresses.
 fn encap(criterion: &mut Criterion) {
-    encaps(criterion, "encap", Segment::bridge(vni()));
+    encaps(criterion, "encap", Segment::bridge(vni()), []);
 }
 
 /// The same where ARP and ND are looked for among the frames, to be answered.
 fn encap_suppress(criterion: &mut Criterion) {
     let mut segment = Segment::bridge(vni());
     segment.neighbours.suppress = true;
-    encaps(criterion, "encap_suppress", segment);
+    encaps(criterion, "encap_suppress", segment, []);
 }
 
-fn encaps(criterion: &mut Criterion, name: &str, segment: Segment) {
+/// The same where TCP's first segments are looked for, to be clamped.
+fn encap_clamp(criterion: &mut Criterion) {
+    let mut segment = Segment::bridge(vni());
+    segment.mtu_options.clamp_mss = MssClamp::ToMtu;
+    encaps(criterion, "encap_clamp", segment, []);
+}
+
+/// The same where the path to another VTEP is narrow, so that large frames look for the limit of their own.
+fn encap_narrow(criterion: &mut Criterion) {
+    let segment = Segment::bridge(vni());
+    let (id, vtep, source) = (segment.id(), vtep(3), PathSource::Configured);
+    let narrow = Change::SetPathMtu { vtep, source, mtu: Some(1300), until: NOW };
+    encaps(criterion, "encap_narrow", segment, [Change::AddPeer { segment: id, vtep }, narrow]);
+}
+
+fn encaps(
+    criterion: &mut Criterion,
+    name: &str,
+    segment: Segment,
+    more: impl IntoIterator<Item = Change>,
+) {
     let (mut tables, segment, port) = node(segment);
     tables.apply(NOW, [Change::AddPeer { segment, vtep: vtep(2) }]).unwrap();
+    tables.apply(NOW, more).unwrap();
     let mut forwarder = Forwarder::new(0);
     let mut output = Output::new();
     learn_behind_the_peer(&tables, &mut forwarder, &mut output);
@@ -299,6 +320,6 @@ use super_frames::{checksums, coalesce, split};
 criterion_group! {
     name = benches;
     config = quick();
-    targets = refill, encap, encap_suppress, decap, route, route_vxlan, flood, scale_route, scale_bridge, checksums, split, coalesce
+    targets = refill, encap, encap_suppress, encap_clamp, encap_narrow, decap, route, route_vxlan, flood, scale_route, scale_bridge, checksums, split, coalesce
 }
 criterion_main!(benches);
