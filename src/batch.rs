@@ -365,6 +365,14 @@ impl Batch {
         *span = Span { start: span.start + bytes, len: span.len - bytes };
     }
 
+    /// Takes the first `bytes` bytes off frame `index` from a port, and makes its vnet header that of what is left.
+    #[inline]
+    pub(crate) fn take_off(&mut self, index: usize, bytes: usize) {
+        self.strip(index, bytes);
+        let vnet = &mut self.frames[index].vnet;
+        *vnet = vnet.without(bytes as u16);
+    }
+
     /// Makes `header` the first bytes of frame `index`, which grows into its headroom by them.
     #[inline]
     pub(crate) fn grow(&mut self, index: usize, header: &[u8]) {

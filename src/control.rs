@@ -92,7 +92,8 @@ impl Control {
         self.one(Change::RemoveSegment(segment))
     }
 
-    /// Attaches a device to a segment, as a port like all others: a TAP to a bridge segment, a TUN to a routed one.
+    /// Attaches a device to a segment, as a port like all others: a TAP to a bridge segment, a TUN to a routed one, or a TAP
+    /// with the default [gateway](PortOptions::gateway).
     ///
     /// # Errors
     /// [`Error::NotFound`] without such a segment, [`Error::Conflict`] for the wrong kind of device, [`Error::Io`]
@@ -113,7 +114,11 @@ impl Control {
     ) -> Result<PortId, Error> {
         let kind = self.shared.tables.current().segment(segment).map(|entry| entry.kind);
         let kind = kind.ok_or_else(|| Error::not_found(format_args!("segment {segment}")))?;
-        let wanted = if kind.is_ethernet() { DeviceKind::Tap } else { DeviceKind::Tun };
+        if !kind.is_ethernet() && device.kind() == DeviceKind::Tap {
+            options.gateway.get_or_insert_default();
+        }
+        let ethernet = kind.is_ethernet() || options.gateway.is_some();
+        let wanted = if ethernet { DeviceKind::Tap } else { DeviceKind::Tun };
         if device.kind() != wanted {
             return Err(Error::conflict(
                 format_args!("device {:?} in segment {segment}", device.name()),
@@ -121,7 +126,9 @@ impl Control {
             ));
         }
         let missing: Vec<_> = device.missing().collect();
-        options.mac = options.mac.or(device.mac());
+        if kind.is_ethernet() {
+            options.mac = options.mac.or(device.mac());
+        }
         let (name, offload) = (device.name().to_owned(), device.has_vnet_header());
         let add = Change::AddPort { segment, name, offload, options };
         let queues = device.into_queues(self.shared.config.workers)?;
@@ -138,7 +145,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::NotFound`] without such a port, [`Error::Invalid`] for options that no port can have, and
-    /// [`Error::Conflict`] for a port of a routed segment, which has none.
+    /// [`Error::Conflict`] for a port of a routed segment, which has none but its gateway.
     pub fn set_port(&self, port: PortId, options: PortOptions) -> Result<(), Error> {
         self.one(Change::SetPort { port, options })
     }

@@ -116,8 +116,11 @@ drop_reasons! {
         "The underlay marked congestion (CE) on the outer header, and the packet inside cannot carry the mark (RFC 6040 section 4.2).",
         "Nothing if rare: it tells a sender without ECN of congestion. If all are, the underlay uses the ECN bits for something else: set ecn to off.";
     OtherMac, Decision, "other_mac",
-        "A frame from the underlay for a routed segment is for another MAC address than that of this node's VTEP.",
-        "Give the peer this node's VTEP MAC address: it has an old one, or takes the segment for a bridge.";
+        "A frame in a routed segment is for another MAC address than that of this node's VTEP, or of the port's gateway.",
+        "Give the peer this node's VTEP MAC address, or the host the gateway's: it has an old one, or takes the segment for a bridge.";
+    Unresolved, Decision, "unresolved",
+        "The MAC address of the host behind a TAP port of a routed segment is not known yet.",
+        "Nothing if rare: the host was asked for it; otherwise see why it does not answer, or give its address.";
     NoVtepMac, Decision, "no_vtep_mac",
         "A route leads to a VTEP of which no MAC address is given.",
         "Set the VTEP's MAC address before the routes that lead to it.";

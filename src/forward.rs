@@ -6,6 +6,7 @@
 mod bridge;
 mod clamp;
 mod emit;
+mod gateway;
 mod icmp;
 mod lookahead;
 mod neighbours;
@@ -245,7 +246,7 @@ impl Forwarder {
         output: &'a mut Output,
     ) -> Emitter<'a> {
         let Self { chunks, coalescer, .. } = self;
-        Emitter { context, segment, output, chunks, coalescer }
+        Emitter { context, segment, output, chunks, coalescer, link: None }
     }
 }
 

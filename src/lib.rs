@@ -166,9 +166,9 @@ pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsErr
 pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
 pub use path::{PathMtu, PathSource};
 pub use segment::{
-    Destination, Dscp, Ecn, HeaderOptions, Kind, LoopGuard, MssClamp, MtuOptions, Neighbours,
-    OuterHeader, OuterOptions, PortId, PortOptions, Scope, Segment, SegmentId, StormLimits, Ttl,
-    VtepId,
+    Destination, Dscp, Ecn, Gateway, HeaderOptions, Kind, LoopGuard, MssClamp, MtuOptions,
+    Neighbours, OuterHeader, OuterOptions, PortId, PortOptions, Scope, Segment, SegmentId,
+    StormLimits, Ttl, VtepId,
 };
 pub use snapshot::{Publisher, Reader};
 pub use stats::{Drops, PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
@@ -198,7 +198,8 @@ pub mod limits {
     pub use crate::path::MIN_LEARNED_MTU;
     pub use crate::rate::{MAX_BURST, MAX_RATE};
     pub use crate::segment::{
-        DEFAULT_SNOOPED, FLANNEL_UDP_PORT, MAX_FLOOD, MAX_HORIZON_GROUP, MAX_SNOOPED,
+        DEFAULT_SNOOPED, FLANNEL_UDP_PORT, MAX_FLOOD, MAX_GATEWAY_ADDRESSES, MAX_HORIZON_GROUP,
+        MAX_SNOOPED,
     };
     pub use crate::tables::MAX_WORKERS;
 }

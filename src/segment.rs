@@ -1,5 +1,6 @@
 //! What the control plane says of segments, ports and VTEPs, and how they are named.
 
+mod gateway;
 mod header;
 mod loops;
 mod mtu;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use crate::fdb::{self, DEFAULT_AGEING, DEFAULT_LIMIT, Limits};
 use crate::wire::{MacAddr, Vni, vxlan};
-
+pub use gateway::{Gateway, MAX_GATEWAY_ADDRESSES};
 pub use header::HeaderOptions;
 pub use loops::LoopGuard;
 pub use mtu::{MssClamp, MtuOptions};

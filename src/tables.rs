@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use smallvec::SmallVec;
 
@@ -24,15 +25,15 @@ use crate::next_hop::NextHops;
 use crate::pages::Pages;
 use crate::path::PathMtu;
 use crate::segment::{
-    Destination, HeaderOptions, Kind, Location, OuterRule, PortId, PortOptions, Scope, SegmentId,
-    Storm, Traits, VtepId,
+    Destination, Gateway, HeaderOptions, Kind, Location, OuterRule, PortId, PortOptions, Scope,
+    SegmentId, Storm, Traits, VtepId,
 };
 use crate::shards::Shards;
 use crate::slots::{self, Slots};
 use crate::source_key::SourceKey;
-use crate::wire::Vni;
 use crate::wire::eth::MacNumber;
 use crate::wire::vxlan::ReservedBits;
+use crate::wire::{MacAddr, Vni};
 
 /// Largest number of workers of one dataplane.
 pub const MAX_WORKERS: usize = 64;
@@ -50,9 +51,51 @@ pub(crate) struct PortEntry {
     pub(crate) options: PortOptions,
     /// Keeps the limits of what it floods, if it has any.
     pub(crate) storm: Option<Arc<Storm>>,
+    /// The router that the host behind a TAP sees, in a routed segment.
+    pub(crate) gateway: Option<Arc<Attached>>,
     /// What learned entries behind it are at, in a bridge segment.
     pub(crate) place: Option<Place>,
     pub(crate) counters: Arc<PerWorker<TrafficCounters>>,
+}
+
+/// A gateway as forwarding sees it, with the host that is behind it.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) mac: MacNumber,
+    pub(crate) addresses: Box<[IpAddr]>,
+    pub(crate) answer_all: bool,
+    /// MAC address of the host: given, or that of the last frame; 0 before the first.
+    host: AtomicU64,
+    is_given: bool,
+}
+
+impl From<&Gateway> for Attached {
+    fn from(gateway: &Gateway) -> Self {
+        Self {
+            mac: gateway.mac.into(),
+            addresses: gateway.addresses.clone().into(),
+            answer_all: gateway.answer_all,
+            host: AtomicU64::new(gateway.host.map_or(0, MacAddr::to_u64)),
+            is_given: gateway.host.is_some(),
+        }
+    }
+}
+
+impl Attached {
+    /// The MAC address of the host, if it is known.
+    #[inline]
+    pub(crate) fn host(&self) -> Option<MacNumber> {
+        let host = self.host.load(Ordering::Relaxed);
+        (host != 0).then(|| MacAddr::from_u64(host).into())
+    }
+
+    /// A frame came from the host.
+    #[inline]
+    pub(crate) fn heard(&self, from: MacNumber) {
+        if !self.is_given && self.host.load(Ordering::Relaxed) != from.get() {
+            self.host.store(from.get(), Ordering::Relaxed);
+        }
+    }
 }
 
 /// A VTEP as forwarding sees it.

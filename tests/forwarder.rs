@@ -55,8 +55,8 @@ fn run(arguments: &str) -> (Option<i32>, String, String) {
 #[test]
 fn check_says_what_a_file_holds() {
     let (code, out, err) = run("check examples/forwarder/forwarder.toml");
-    let summary = "examples/forwarder/forwarder.toml: 4 segments, 5 ports, 3 flood list entries, 1 peer, \
-                   4 FDB entries, 6 routes\n";
+    let summary = "examples/forwarder/forwarder.toml: 4 segments, 6 ports, 3 flood list entries, 1 peer, \
+                   4 FDB entries, 7 routes\n";
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), summary, ""));
 }
 

@@ -90,7 +90,8 @@ fn add_segment(
     let id = control.add_segment(planned.segment.clone())?;
     let mut ports = Vec::new();
     for port in &planned.ports {
-        let device = match planned.segment.kind.is_ethernet() {
+        let ethernet = planned.segment.kind.is_ethernet() || port.options.gateway.is_some();
+        let device = match ethernet {
             true => Device::tap(&port.device)?,
             false => Device::tun(&port.device)?,
         };

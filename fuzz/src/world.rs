@@ -7,7 +7,7 @@ use std::time::Duration;
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
     Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder,
-    GroupInfo, MacAddr, MssClamp, NeighbourEntry, Offload, Offloads, Output, PortId, PortInfo,
+    Gateway, GroupInfo, MacAddr, MssClamp, NeighbourEntry, Offload, Offloads, Output, PortId, PortInfo,
     PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, Ttl,
     limits,
 };
@@ -90,7 +90,7 @@ impl World {
             segment.header.gbp = n == 1;
             segment.header.any_vni = n == 0 && flags & 4 != 0;
             segment.ageing = Some(Duration::from_secs(30));
-            segment.outer.ecn = [Ecn::Normal, Ecn::Compatibility, Ecn::Off][n];
+            segment.outer.ecn = [Ecn::Normal, Ecn::Compatibility, Ecn::Off][n % 3];
             if flags & 16 != 0 {
                 segment.outer.dscp = Dscp::Inherit;
                 segment.outer.ttl = Ttl::Inherit;
@@ -107,7 +107,12 @@ impl World {
             let (id, ethernet) = (segment.id(), segment.kind.is_ethernet());
             changes.push(Change::AddSegment(segment));
             for offload in [true, false] {
-                let options = PortOptions::default();
+                let mut options = PortOptions::default();
+                if flags & 4 != 0 && offload && !ethernet {
+                    let mut gateway = Gateway::default();
+                    (gateway.mac, gateway.answer_all) = (MacAddr([2, 0, 0, 0, 0, 2]), true);
+                    options.gateway = Some(gateway);
+                }
                 changes.push(Change::AddPort { segment: id, name: "tap".into(), offload, options });
             }
             if ethernet {
@@ -260,13 +265,18 @@ impl World {
             check_transmit(tables, batch, output, transmit, &infos[&segment]);
         }
         for deliver in output.delivers() {
-            let segment = slot_of(deliver.body).expect("only a known segment delivers");
+            let port = &ports[&deliver.port];
+            let segment = match deliver.body.is_empty() {
+                // A frame of the node's own, in the arena.
+                true => port.segment,
+                false => slot_of(deliver.body).expect("only a known segment delivers"),
+            };
             if deliver.frames > 1 {
                 let parts: Vec<Span> = output.joined(deliver).collect();
                 assert_eq!(parts.len(), deliver.frames as usize);
                 assert!(parts.iter().all(|part| slot_of(*part) == Some(segment)));
             }
-            check_deliver(batch, output, deliver, segment, &ports[&deliver.port]);
+            check_deliver(batch, output, deliver, segment, port);
         }
         self.carry_out();
         self.check();

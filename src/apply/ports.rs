@@ -31,6 +31,7 @@ impl Draft {
                 segment,
                 offload,
                 traits: options.traits(),
+                gateway: options.gateway.as_ref().map(|gateway| Arc::new(gateway.into())),
                 options,
                 storm,
                 place: None,
@@ -48,8 +49,14 @@ impl Draft {
 
     pub(super) fn set_port(&mut self, port: PortId, mut options: PortOptions) -> Result<(), Error> {
         let missing = || Error::not_found(port);
-        let segment = self.tables.port(port).ok_or_else(missing)?.segment;
+        let &PortEntry { segment, ref gateway, .. } = self.tables.port(port).ok_or_else(missing)?;
         check_options(self.entry(segment)?, &options)?;
+        if gateway.is_some() != options.gateway.is_some() {
+            return Err(Error::conflict(
+                format_args!("gateway of {port}"),
+                "the device is a TAP with one, or a TUN without",
+            ));
+        }
         let entry = Arc::make_mut(self.tables.ports.get_mut(port.0).ok_or_else(missing)?);
         let before = entry.options.mac;
         options.mac = options.mac.or(before);
@@ -58,6 +65,9 @@ impl Draft {
         // Buckets are full when they are new: what stays as it is keeps its own.
         if options.storm != entry.options.storm {
             entry.storm = options.storm.buckets()?.map(Arc::new);
+        }
+        if options.gateway != entry.options.gateway {
+            entry.gateway = options.gateway.as_ref().map(|gateway| Arc::new(gateway.into()));
         }
         entry.options = options;
         self.change_own_mac(segment, before, mac)
@@ -109,9 +119,15 @@ impl Draft {
     }
 }
 
-/// Only a bridge has a use for the options of a port.
+/// Only a bridge has a use for most options of a port, and only a routed segment for a gateway.
 fn check_options(segment: &SegmentEntry, options: &PortOptions) -> Result<(), Error> {
     options.check()?;
+    if options.gateway.is_some() && segment.kind.is_ethernet() {
+        return Err(Error::conflict(
+            format_args!("gateway of a port in segment {}", segment.id),
+            "the segment is a bridge, and routes nothing",
+        ));
+    }
     if !segment.kind.is_ethernet() && !options.is_default() {
         return Err(Error::conflict(
             format_args!("port options in segment {}", segment.id),

@@ -227,8 +227,11 @@ impl Growing {
         let end = usize::from(self.info.payload_offset);
         let Some(headers) = self.first(batch).get(..end) else { return };
         let start = output.headers.len();
+        // What goes in front of the first frame goes in front of the super-frame.
+        let link = output.delivers[self.deliver].head;
+        output.headers.extend_from_within(link.range());
         output.headers.extend_from_slice(headers);
-        self.write_header(&mut output.headers[start..]);
+        self.write_header(&mut output.headers[start + link.len as usize..]);
         let more = output.pieces.len() as u32;
         output.pieces.extend_from_slice(&pieces[1..self.pieces]);
         let offset = if self.info.l4 == L4::Udp { 6 } else { 16 };
@@ -242,8 +245,9 @@ impl Growing {
             hdr_len: self.info.payload_offset,
             gso_size: self.size as u16,
             ..VnetHeader::partial(self.info.l4_offset, offset)
-        };
-        deliver.head = Span { start: start as u32, len: end as u32 };
+        }
+        .behind(link.len as u16);
+        deliver.head = Span { start: start as u32, len: link.len + end as u32 };
         deliver.body = pieces[0];
         deliver.more = Pieces { start: more, len: self.pieces as u32 - 1 };
     }

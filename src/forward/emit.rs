@@ -15,6 +15,7 @@ use crate::wire::l4::{self, L4Checksum};
 use crate::wire::{FrameInfo, L3, L4, VnetHeader, Vni, vnet, vxlan};
 
 use super::Context;
+use super::gateway::{self, LinkHeader};
 
 /// Largest header arena of one output, in bytes: enough for a batch of super-frames in chunks.
 const MAX_HEADERS: usize = 1 << 20;
@@ -71,6 +72,8 @@ pub(super) struct Emitter<'a> {
     pub(super) output: &'a mut Output,
     pub(super) chunks: &'a mut Vec<Chunk>,
     pub(super) coalescer: &'a mut Coalescer,
+    /// Goes in front of whatever is delivered.
+    pub(super) link: Option<LinkHeader>,
 }
 
 impl Emitter<'_> {
@@ -493,6 +496,10 @@ impl Emitter<'_> {
 
     #[inline]
     pub(super) fn deliver(&mut self, deliver: Deliver) {
+        let deliver = match &self.link {
+            None => deliver,
+            Some(link) => gateway::frame(link, deliver, &mut self.output.headers),
+        };
         if self.output.delivers.len() < MAX_OUTPUT {
             self.output.delivers.push(deliver);
         } else {

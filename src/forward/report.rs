@@ -7,6 +7,7 @@ use crate::segment::Location;
 use crate::tables::{Macs, PortEntry, SegmentEntry, SegmentTable};
 use crate::wire::{FrameInfo, VnetHeader, eth};
 
+use super::gateway::link_header;
 use super::icmp::{self, Problem};
 use super::routed::follow;
 use super::{Context, Forwarder};
@@ -89,7 +90,10 @@ impl Forwarder {
             Some(body) => {
                 context.counters.generated.add(1);
                 let answer = Deliver::whole(port.id, VnetHeader::default(), body);
-                self.emitter(context, segment, output).deliver(answer);
+                let mut emitter = self.emitter(context, segment, output);
+                // The packet has just come from there.
+                emitter.link = link_header(port, info.l3).unwrap_or_default();
+                emitter.deliver(answer);
             }
             None => context.counters.answers_withheld.add(1),
         }

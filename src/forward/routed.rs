@@ -18,6 +18,7 @@ use crate::wire::{FrameInfo, IpError, L3, VnetHeader, ip};
 
 use super::clamp;
 use super::emit::{Emitter, Targets, recognise};
+use super::gateway::{LinkHeader, link_header, take_off};
 use super::lookahead::{AHEAD, look_ahead};
 use super::{Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay};
 
@@ -107,16 +108,28 @@ impl Forwarder {
     ) {
         let mut tally = Tally::default();
         let mut routes = [None; AHEAD];
+        // Those among them that are no packets; frames of a TAP alone.
+        let mut others = 0_u32;
+        let link = if port.gateway.is_some() { eth::HEADER_LEN as u32 } else { 0 };
         for index in 0..batch.len() {
             if index % AHEAD == 0 {
+                if let Some(gateway) = &port.gateway {
+                    others = take_off(gateway, batch, index);
+                }
                 look_ahead(&routed.fib, batch, index, &mut routes);
             }
-            let bytes = batch.span(index).len;
             let from = (port, segment, routed);
             let before = output.transmits.len();
             let packet = (index, routes[index % AHEAD]);
-            let fate = match self.route_packet(context, from, batch, packet, output) {
+            let is_other = others >> (index % AHEAD) & 1 != 0;
+            let bytes = batch.span(index).len + if is_other { 0 } else { link };
+            let decided = match is_other {
+                false => self.route_packet(context, from, batch, packet, output),
+                true => self.gateway_frame(context, from, batch, index, output),
+            };
+            let fate = match decided {
                 Ok(fate) => fate,
+                Err(reason) if is_other => dropped_from_port(context.worker, port, segment, reason),
                 Err(reason) => {
                     self.report(context, (port, segment), batch, index, reason, output);
                     dropped_from_port(context.worker, port, segment, reason)
@@ -173,6 +186,12 @@ impl Forwarder {
         {
             clamp::towards(context, segment, std::slice::from_ref(vtep), batch, index);
         }
+        let link = match &targets {
+            Targets::Port(other) if other.gateway.is_some() => {
+                self.link_to(context, (other, segment), (batch.frame(index), info), output)?
+            }
+            _ => None,
+        };
         let packet = batch.frame_mut(index);
         match info.l3 {
             L3::Ipv4 => ip::decrement_ttl_v4(packet),
@@ -183,7 +202,25 @@ impl Forwarder {
             return emit_framed(emitter, link, batch, index, (vnet, info), vtep);
         }
         let mut emitter = self.emitter(context, segment, output);
+        emitter.link = link;
         emitter.emit(batch, index, vnet, Some(info), &targets).map(Fate::Forwarded)
+    }
+
+    /// The header for a packet to a port with a gateway; asks the host for its MAC address if it is not known.
+    fn link_to(
+        &mut self,
+        context: &Context<'_>,
+        (port, segment): (&PortEntry, &SegmentEntry),
+        (packet, info): (&[u8], &FrameInfo),
+        output: &mut Output,
+    ) -> Result<Option<LinkHeader>, DropReason> {
+        let link = link_header(port, info.l3);
+        if link.is_err()
+            && let Some((_, to)) = info.addresses(packet)
+        {
+            self.ask_host(context, (port, segment), to, output);
+        }
+        link
     }
 
     pub(super) fn route_from_underlay(
@@ -275,6 +312,12 @@ impl Forwarder {
             return Err(DropReason::CeOnNotEct);
         }
         let unfinished = recognise(packet, info, segment.mtu, size);
+        let link = match port.gateway {
+            None => None,
+            Some(_) => {
+                self.link_to(context, (port, segment), (batch.frame(index), info), output)?
+            }
+        };
         if segment.most_mss != 0 {
             let sender = segment.peers.get(&batch.source_key(index));
             let vtep = sender.map(|peer| peer.vtep);
@@ -282,6 +325,7 @@ impl Forwarder {
             clamp::backwards(context, segment, vtep, (packet, info), unfinished.is_some());
         }
         let mut emitter = self.emitter(context, segment, output);
+        emitter.link = link;
         emitter.deliver_recognised(batch, index, unfinished, info, port).map(Fate::Forwarded)
     }
 }

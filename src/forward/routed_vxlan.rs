@@ -45,7 +45,7 @@ impl<'a> RoutedOrigin<'a> {
 }
 
 /// Whether a frame is one IP packet for `mac`.
-fn check(frame: &[u8], mac: MacNumber) -> Result<(), DropReason> {
+pub(super) fn check(frame: &[u8], mac: MacNumber) -> Result<(), DropReason> {
     let (to, from) = eth::address_numbers(frame).ok_or(DropReason::Truncated)?;
     if to != mac {
         return Err(DropReason::OtherMac);

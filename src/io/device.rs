@@ -13,7 +13,7 @@ use crate::wire::MacAddr;
 /// What a device carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceKind {
-    /// Ethernet frames, for bridge segments.
+    /// Ethernet frames, for bridge segments, and for hosts to whom a routed segment is the router of their link.
     Tap,
     /// IP packets, for routed segments.
     Tun,

@@ -5,6 +5,7 @@ use std::ops::BitOr;
 use crate::Error;
 use crate::wire::MacAddr;
 
+use super::Gateway;
 use super::scope::horizon;
 use super::storm::StormLimits;
 
@@ -12,7 +13,7 @@ use super::storm::StormLimits;
 ///
 /// Start from the [`Default`], which is a port that is like all others, and change the fields that should differ. Give
 /// it to [`Change::AddPort`](crate::Change::AddPort) or, at any time, [`Change::SetPort`](crate::Change::SetPort). The
-/// ports of a routed segment have no options: there it has to be the default.
+/// ports of a routed segment have no options but [`PortOptions::gateway`]: the others have to be the default there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PortOptions {
@@ -42,6 +43,10 @@ pub struct PortOptions {
     pub flood_multicast: bool,
     /// The port gets frames for everybody. On by default. As `bcast_flood` of a Linux bridge port.
     pub flood_broadcast: bool,
+    /// The port of a routed segment is a TAP, and this is the router that its host sees; `None`, the default, for the ports of
+    /// bridge segments and for a TUN. A TAP that is attached to a routed segment without it gets the default one. Cannot be
+    /// given or taken away later, only changed.
+    pub gateway: Option<Gateway>,
 }
 
 impl Default for PortOptions {
@@ -56,19 +61,21 @@ impl Default for PortOptions {
             flood_unknown_unicast: true,
             flood_multicast: true,
             flood_broadcast: true,
+            gateway: None,
         }
     }
 }
 
 impl PortOptions {
-    /// Whether the port is like all others.
+    /// Whether the port is like all others, but for its gateway.
     pub(crate) fn is_default(&self) -> bool {
-        *self == Self::default()
+        *self == Self { gateway: self.gateway.clone(), ..Self::default() }
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         horizon(self.group)?;
         self.storm.check()?;
+        self.gateway.as_ref().map_or(Ok(()), Gateway::check)?;
         match self.mac {
             Some(mac) if mac.is_multicast() || mac.is_zero() => {
                 let value = mac.to_string();

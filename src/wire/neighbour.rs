@@ -203,50 +203,74 @@ pub(crate) fn answer(
     let mut answer = Answer { bytes: [0; MAX_ANSWER], len: 0 };
     match (target, asker) {
         (IpAddr::V4(target), IpAddr::V4(asker)) => {
-            let parts: [&[u8]; 9] = [
-                &eth::header(at.into(), mac.into(), TYPE_ARP),
-                &ARP_PREFIX,
-                &ARP_REPLY.to_be_bytes(),
-                &mac.0,
-                &target.octets(),
-                &at.0,
-                &asker.octets(),
-                &[],
-                &[],
-            ];
-            fill(&mut answer, &parts);
+            let header = eth::header(at.into(), mac.into(), TYPE_ARP);
+            let operation = ARP_REPLY.to_be_bytes();
+            let (sender, asker) = (target.octets(), asker.octets());
+            fill(&mut answer, &[&header, &ARP_PREFIX, &operation, &mac.0, &sender, &at.0, &asker]);
         }
         (IpAddr::V6(target), IpAddr::V6(asker)) => {
             let flags = SOLICITED | OVERRIDE | if router { ROUTER } else { 0 };
-            advertise(&mut answer, (target, mac), (asker, at), flags);
+            let message = ([ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0], target, (TARGET_OPTION, mac));
+            discover(&mut answer, (target, mac), (asker, at), message);
         }
         _ => return None,
     }
     Some(answer)
 }
 
-/// A neighbour advertisement (RFC 4861 §4.4).
-fn advertise(
+/// Asks everybody who has `target`, from an address of the same family; without one only ARP can ask, as a probe does.
+pub(crate) fn request(target: IpAddr, (own, mac): (Option<IpAddr>, MacAddr)) -> Option<Answer> {
+    let mut request = Answer { bytes: [0; MAX_ANSWER], len: 0 };
+    match (target, own) {
+        (IpAddr::V4(target), None | Some(IpAddr::V4(_))) => {
+            let own = match own {
+                Some(IpAddr::V4(own)) => own,
+                _ => Ipv4Addr::UNSPECIFIED,
+            };
+            let header = eth::header(MacAddr::BROADCAST.into(), mac.into(), TYPE_ARP);
+            let operation = ARP_REQUEST.to_be_bytes();
+            let (sender, target) = (own.octets(), target.octets());
+            fill(
+                &mut request,
+                &[&header, &ARP_PREFIX, &operation, &mac.0, &sender, &[0; 6], &target],
+            );
+        }
+        (IpAddr::V6(target), Some(IpAddr::V6(own))) => {
+            // The target's solicited-node address, and that of Ethernet (RFC 4291 §2.7.1, RFC 2464 §7).
+            let [.., a, b, c] = target.octets();
+            let group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c];
+            let to = MacAddr([0x33, 0x33, 0xff, a, b, c]);
+            let message = ([SOLICITATION, 0, 0, 0, 0, 0, 0, 0], target, (SOURCE_OPTION, mac));
+            discover(&mut request, (own, mac), (group.into(), to), message);
+        }
+        _ => return None,
+    }
+    Some(request)
+}
+
+/// A neighbour solicitation or advertisement with one option (RFC 4861 §4.3, §4.4).
+fn discover(
     answer: &mut Answer,
-    (target, mac): (Ipv6Addr, MacAddr),
+    (from, mac): (Ipv6Addr, MacAddr),
     (to, at): (Ipv6Addr, MacAddr),
-    flags: u8,
+    (head, target, (option, link)): ([u8; 8], Ipv6Addr, (u8, MacAddr)),
 ) {
     const LEN: u16 = (MESSAGE_LEN + OPTION_LEN) as u16;
-    let parts: [&[u8]; 9] = [
+    let parts: [&[u8]; 10] = [
         &eth::header(at.into(), mac.into(), TYPE_IPV6),
         &[0x60, 0, 0, 0],
         &LEN.to_be_bytes(),
         &[PROTO_ICMPV6, HOP_LIMIT],
-        &target.octets(),
+        &from.octets(),
         &to.octets(),
-        &[ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0],
+        &head,
         &target.octets(),
-        &[TARGET_OPTION, 1, mac.0[0], mac.0[1], mac.0[2], mac.0[3], mac.0[4], mac.0[5]],
+        &[option, 1],
+        &link.0,
     ];
     fill(answer, &parts);
     let start = eth::HEADER_LEN + V6_HEADER_LEN;
-    let pseudo = checksum::pseudo_v6(target.octets(), to.octets(), PROTO_ICMPV6, LEN.into());
+    let pseudo = checksum::pseudo_v6(from.octets(), to.octets(), PROTO_ICMPV6, LEN.into());
     let sum = checksum::add(pseudo, checksum::sum(&answer.bytes[start..]));
     put_u16(&mut answer.bytes, start + 2, checksum::finish(sum));
 }
@@ -413,6 +437,17 @@ mod tests {
         assert_eq!(net.header().destination_addr(), ip("fd00::1"));
         assert_eq!((icmp.type_u8(), icmp.bytes5to8()[0]), (ADVERTISEMENT, 0xe0));
         assert_eq!(answer((ip("fd00::2"), B, true), (ip("10.0.0.1"), A)).map(|_| ()), None);
+    }
+
+    #[test]
+    fn a_question_is_one_that_hosts_answer() {
+        for (target, own) in [("10.0.0.2", "10.0.0.1"), ("fd00::2", "fe80::1")] {
+            let question = super::request(ip(target), (Some(ip(own)), A)).unwrap();
+            assert_eq!(parse(question.bytes()), request(target, Some((own, A))));
+        }
+        let probe = super::request(ip("10.0.0.2"), (None, A)).unwrap();
+        assert_eq!(parse(probe.bytes()), request("10.0.0.2", None));
+        assert!(super::request(ip("fd00::2"), (None, A)).is_none());
     }
 
     proptest! {

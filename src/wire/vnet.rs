@@ -93,6 +93,14 @@ impl VnetHeader {
         self
     }
 
+    /// The header of the same frame without its first `bytes` bytes.
+    #[inline]
+    pub(crate) const fn without(mut self, bytes: u16) -> VnetHeader {
+        self.csum_start = self.csum_start.saturating_sub(bytes);
+        self.hdr_len = self.hdr_len.saturating_sub(bytes);
+        self
+    }
+
     /// Reads the header that `bytes` starts with; `None` under [`LEN`] bytes.
     #[inline]
     pub fn parse(bytes: &[u8]) -> Option<VnetHeader> {

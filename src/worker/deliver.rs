@@ -14,7 +14,7 @@ use crate::output::Deliver;
 use crate::segment::PortId;
 use crate::tables::Tables;
 use crate::trouble::Place;
-use crate::wire::{FrameInfo, VnetHeader, l4, vnet};
+use crate::wire::{FrameInfo, VnetHeader, eth, l4, vnet};
 
 use super::{Kind, Source, Worker};
 
@@ -57,8 +57,13 @@ impl Worker {
     #[cold]
     fn deliver_apart(&mut self, deliver: &Deliver, refusal: &io::Error, now: Duration) {
         let tables = self.reader.value();
-        let segment = tables.port(deliver.port).and_then(|port| tables.segment(port.segment));
+        let port = tables.port(deliver.port);
+        let segment = port.and_then(|port| tables.segment(port.segment));
         let ethernet = segment.is_some_and(|segment| segment.kind.is_ethernet());
+        // Frames of a routed segment lie in the batch without it.
+        let framed = port.is_some_and(|port| port.gateway.is_some());
+        let link = if framed { eth::HEADER_LEN } else { 0 };
+        let link = self.output.headers[deliver.head.range()].get(..link).unwrap_or_default();
         let source =
             self.port_source.get(&deliver.port).and_then(|index| self.sources[*index].as_mut());
         let Some(Source { kind: Kind::Port { queue, .. }, .. }) = source else { return };
@@ -67,7 +72,8 @@ impl Worker {
         if deliver.frames > 1 {
             for span in self.output.joined(deliver) {
                 let frame = self.batch.bytes(span);
-                singles.deliver(as_received(frame, ethernet), [frame, &[]]);
+                let vnet = as_received(frame, ethernet).behind(link.len() as u16);
+                singles.deliver(vnet, [link, frame]);
             }
         } else {
             if port_reason(refusal) == DropReason::PortDown {
@@ -78,7 +84,7 @@ impl Worker {
             let (mut headers, mut chunks) = (Vec::new(), Vec::new());
             let size = usize::from(deliver.vnet.gso_size);
             let split = parse(frame, ethernet).is_some_and(|info| {
-                gso::split(frame, &info, size, &[], &mut headers, &mut chunks).is_ok()
+                gso::split(frame, &info, size, link, &mut headers, &mut chunks).is_ok()
             });
             if !split {
                 self.forwarder.undelivered(tables, deliver, port_reason(refusal));

@@ -10,6 +10,7 @@ mod bridging;
 mod counters;
 mod fdb_entries;
 mod frames;
+mod gateway;
 mod header;
 mod mtu;
 mod neighbours;

@@ -1,6 +1,7 @@
 //! What the configuration file can say.
 
 mod entries;
+mod gateway;
 mod limits;
 mod mtu;
 mod neighbours;

@@ -16,7 +16,7 @@ const EXAMPLE: &str = include_str!("../forwarder.toml");
 #[test]
 fn the_example_says_what_its_comments_say() {
     let plan = parse("forwarder.toml", EXAMPLE).unwrap();
-    let summary = "4 segments, 5 ports, 3 flood list entries, 1 peer, 4 FDB entries, 6 routes";
+    let summary = "4 segments, 6 ports, 3 flood list entries, 1 peer, 4 FDB entries, 7 routes";
     assert_eq!(plan.summary(), summary);
     crate::overlay::rehearse(&plan).unwrap();
     let [red, blue, routed, flannel] = plan.segments.as_slice() else { panic!("four segments") };
@@ -33,6 +33,8 @@ fn the_example_says_what_its_comments_say() {
     let kind = Kind::RoutedVxlan { vni: Vni::new(1).unwrap(), mac: here };
     assert_eq!((flannel.segment.kind, flannel.segment.udp_port), (kind, 8472));
     let vtep = "10.9.0.2:8472".parse().unwrap();
+    let gateway = flannel.ports[1].options.gateway.as_ref().unwrap();
+    assert_eq!((gateway.host, gateway.addresses.len()), (Some(mac("02:00:00:00:00:11")), 2));
     assert_eq!(flannel.vtep_macs, [(vtep, mac("0e:2a:00:00:00:02"))]);
 }
 
@@ -234,6 +236,21 @@ fn errors_name_line_key_and_what_is_allowed() {
         (
             format!("{HEAD}[[segment]]\nvni = 1"),
             vec!["3: segment.kind: missing; allowed: \"bridge\", \"routed\" or \"routed-vxlan\""],
+        ),
+        (
+            format!(
+                "{routed}{port}gateway = {{ mac = \"ee\", addresses = [\"::\"], answer_all = 1, name = 2 }}"
+            ),
+            vec![
+                "7: segment.port.gateway.name: unknown key; allowed: mac, addresses, answer_all, host",
+                "7: segment.port.gateway.mac: \"ee\" is not allowed; allowed: an individual MAC address as in 02:00:00:00:00:01",
+                "7: segment.port.gateway.addresses: \"::\" is not allowed; allowed: an address of one host, as in 169.254.1.1",
+                "7: segment.port.gateway.answer_all: 1 is not allowed; allowed: true or false",
+            ],
+        ),
+        (
+            format!("{bridge}{port}gateway = {{}}"),
+            vec!["8: segment.port.gateway: not allowed in a bridge segment"],
         ),
         (
             format!("{HEAD}[[segment]]\nkind = \"routed-vxlan\"\nvni = 1"),

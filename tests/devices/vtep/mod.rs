@@ -2,6 +2,7 @@
 
 mod fdb_entries;
 mod follow;
+mod gateway;
 mod header;
 mod mtu;
 mod neighbours;

@@ -11,20 +11,20 @@ use overplane_lab::{
 use crate::hosts::{Node, V4, V6, configure, eventually, ip, underlay};
 
 /// MAC address of this node's VTEP.
-const HERE: MacAddr = MacAddr([0x0e, 0x2a, 0, 0, 0, 1]);
+pub(super) const HERE: MacAddr = MacAddr([0x0e, 0x2a, 0, 0, 0, 1]);
 
 /// One family of an overlay network: a prefix for each node, which has the prefix's first address on its VTEP, and
 /// another one that stands for a pod.
-struct Overlay {
+pub(super) struct Overlay {
     device: &'static str,
-    vni: u32,
-    udp_port: u16,
-    underlay: [&'static str; 2],
+    pub(super) vni: u32,
+    pub(super) udp_port: u16,
+    pub(super) underlay: [&'static str; 2],
     /// All prefixes of the nodes are inside this one.
     network: &'static str,
-    prefixes: [&'static str; 2],
+    pub(super) prefixes: [&'static str; 2],
     gateways: [&'static str; 2],
-    pods: [&'static str; 2],
+    pub(super) pods: [&'static str; 2],
 }
 
 const FLANNEL: Overlay = Overlay {
@@ -38,7 +38,7 @@ const FLANNEL: Overlay = Overlay {
     pods: ["10.244.0.1", "10.244.1.1"],
 };
 
-const FLANNEL_V6: Overlay = Overlay {
+pub(super) const FLANNEL_V6: Overlay = Overlay {
     device: "flannel-v6.1",
     underlay: V6,
     network: "/56",
@@ -48,7 +48,7 @@ const FLANNEL_V6: Overlay = Overlay {
     ..FLANNEL
 };
 
-const CALICO: Overlay = Overlay {
+pub(super) const CALICO: Overlay = Overlay {
     device: "vxlan.calico",
     vni: 4096,
     udp_port: PORT,
@@ -62,7 +62,7 @@ const CALICO: Overlay = Overlay {
 impl Overlay {
     /// The peer: a kernel device without learning, with a permanent neighbour, an FDB entry and an onlink route for the
     /// other node (flannel `pkg/backend/vxlan/vxlan_network.go`; Calico `felix/dataplane/linux/vxlan_mgr.go`).
-    fn kernel(&self, host: &Namespace, mtu: u32) -> MacAddr {
+    pub(super) fn kernel(&self, host: &Namespace, mtu: u32) -> MacAddr {
         let local = ip(self.underlay[1]);
         let vxlan = Vxlan {
             port: self.udp_port,
@@ -95,11 +95,11 @@ impl Overlay {
         node
     }
 
-    fn vtep(&self) -> SocketAddr {
+    pub(super) fn vtep(&self) -> SocketAddr {
         SocketAddr::new(ip(self.underlay[1]), self.udp_port)
     }
 
-    fn headers(&self) -> usize {
+    pub(super) fn headers(&self) -> usize {
         if ip(self.pods[0]).is_ipv4() { 28 } else { 48 }
     }
 }

@@ -4,6 +4,7 @@ use overplane::PortOptions;
 use overplane::limits::MAX_HORIZON_GROUP;
 use overplane_lab::Cidr;
 
+use super::gateway;
 use super::limits;
 use super::segment::Reader;
 use crate::config::reader::{Item, Once, Problems, Section};
@@ -21,6 +22,8 @@ const BRIDGE: &[&str] = &[
     "flood_multicast",
     "flood_broadcast",
 ];
+
+const ROUTED: &[&str] = &["gateway"];
 
 /// Smallest MTU of a link with IPv6 addresses (RFC 8200 §5).
 const MIN_MTU_V6: u32 = 1280;
@@ -43,11 +46,12 @@ impl Reader<'_> {
         for item in list.list(allowed, problems) {
             let Some(port) = item.section(problems) else { continue };
             if bridge {
-                port.only(&[COMMON, BRIDGE].concat(), &[], "", problems);
+                port.only(&[COMMON, BRIDGE].concat(), ROUTED, "a bridge segment", problems);
             } else {
-                port.only(COMMON, BRIDGE, "a routed segment", problems);
+                port.only(&[COMMON, ROUTED].concat(), BRIDGE, "a routed segment", problems);
             }
-            let options = options(&port, problems);
+            let mut options = options(&port, problems);
+            options.gateway = gateway::read(&port, problems);
             let mut addresses = Vec::new();
             for item in
                 port.get("addresses").map_or(Vec::new(), |list| list.list(ADDRESSES, problems))
