@@ -97,7 +97,7 @@ impl World {
             }
             if flags & 64 != 0 {
                 segment.mtu_options.clamp_mss =
-                    [MssClamp::ToMtu, MssClamp::To(536), MssClamp::ToMtu][n];
+                    [MssClamp::ToMtu, MssClamp::To(536), MssClamp::ToMtu][n % 3];
             }
             if flags & 32 != 0 {
                 segment.mtu = Some([68, 600, 9000, 1400][n]);
