@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::metadata::Metadata;
 use crate::source_key::SourceKey;
-use crate::wire::{VnetHeader, ecn, vnet, vxlan};
+use crate::wire::{VnetHeader, ecn, eth, vnet, vxlan};
 
 /// Bytes kept free in front of every received frame, for headers that are written in place.
 ///
@@ -28,6 +28,9 @@ pub const MAX_FRAME: usize = 65_600;
 /// touched together, do not compete for the same cache sets.
 const STRIDE: usize = HEADROOM + MAX_FRAME;
 const _: () = assert!(STRIDE.is_multiple_of(64) && !STRIDE.is_multiple_of(128));
+
+/// Bytes of a VLAN tag.
+const TAG: u32 = eth::VLAN_TAG_LEN as u32;
 
 /// Default number of slots of a batch.
 pub const DEFAULT_SLOTS: usize = 64;
@@ -377,6 +380,32 @@ impl Batch {
     #[inline]
     pub(crate) fn grow(&mut self, index: usize, header: &[u8]) {
         self.frames[index].span = self.prepend(index, header, usize::MAX);
+    }
+
+    /// Puts a VLAN tag behind the addresses of frame `index`, which has 12 bytes and headroom; they move, and nothing else.
+    pub(crate) fn tag(&mut self, index: usize, tag: u16) {
+        let Frame { span, vnet, .. } = &mut self.frames[index];
+        let start = span.start as usize;
+        *span = Span { start: span.start - TAG, len: span.len + TAG };
+        *vnet = vnet.behind(TAG as u16);
+        self.memory.copy_within(start..start + eth::TAG_OFFSET, span.start as usize);
+        let header = &mut self.memory[span.range()];
+        header[eth::TAG_OFFSET..][..2].copy_from_slice(&eth::TYPE_VLAN.to_be_bytes());
+        self.set_tag(index, tag);
+    }
+
+    /// Changes the VLAN tag of frame `index`.
+    pub(crate) fn set_tag(&mut self, index: usize, tag: u16) {
+        self.frame_mut(index)[eth::TAG_OFFSET + 2..][..2].copy_from_slice(&tag.to_be_bytes());
+    }
+
+    /// Takes the VLAN tag out of frame `index`.
+    pub(crate) fn untag(&mut self, index: usize) {
+        let Frame { span, vnet, .. } = &mut self.frames[index];
+        let start = span.start as usize;
+        *span = Span { start: span.start + TAG, len: span.len - TAG };
+        *vnet = vnet.without(TAG as u16);
+        self.memory.copy_within(start..start + eth::TAG_OFFSET, span.start as usize);
     }
 
     /// Writes `header` directly in front of frame `index`, into its headroom, and returns the run of the header

@@ -109,6 +109,9 @@ drop_reasons! {
     Damped, Decision, "damped",
         "The source MAC address moved too fast: it is held where it is, and the frame came from elsewhere or would be flooded.",
         "Look for a loop between the two places that the event names, or for two stations with one address.";
+    VlanFiltered, Decision, "vlan_filtered",
+        "The port that the frame came from, or goes to, does not take frames with its VLAN tag, or without one.",
+        "Nothing, if the VLAN is not for that port; otherwise add it to the port's VLANs.";
     SplitHorizon, Decision, "split_horizon",
         "The frame came from a VTEP, or a port, and its destination is behind another one of the same split horizon group.",
         "Nothing if rare (a host has just moved); otherwise the peer's tables name the wrong VTEP, or this node is to relay.";

@@ -17,6 +17,7 @@ mod report;
 mod routed;
 mod routed_vxlan;
 mod storm;
+mod vlan;
 
 use std::time::Duration;
 

@@ -168,7 +168,7 @@ pub use path::{PathMtu, PathSource};
 pub use segment::{
     Destination, Dscp, Ecn, Gateway, HeaderOptions, Kind, LoopGuard, MssClamp, MtuOptions,
     Neighbours, OuterHeader, OuterOptions, PortId, PortOptions, Scope, Segment, SegmentId,
-    StormLimits, Ttl, VtepId,
+    StormLimits, Ttl, VlanMode, VlanSet, VtepId,
 };
 pub use snapshot::{Publisher, Reader};
 pub use stats::{Drops, PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
@@ -199,7 +199,7 @@ pub mod limits {
     pub use crate::rate::{MAX_BURST, MAX_RATE};
     pub use crate::segment::{
         DEFAULT_SNOOPED, FLANNEL_UDP_PORT, MAX_FLOOD, MAX_GATEWAY_ADDRESSES, MAX_HORIZON_GROUP,
-        MAX_SNOOPED,
+        MAX_SNOOPED, MAX_VID,
     };
     pub use crate::tables::MAX_WORKERS;
 }

@@ -9,6 +9,7 @@ mod outer;
 mod port;
 mod scope;
 mod storm;
+mod vlan;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,8 @@ pub(crate) use scope::horizon;
 pub use scope::{MAX_HORIZON_GROUP, Scope};
 pub use storm::StormLimits;
 pub(crate) use storm::{Exceeded, Storm};
+pub(crate) use vlan::{Egress, Ingress};
+pub use vlan::{MAX_VID, VlanMode, VlanSet};
 
 /// UDP port of flannel's udp backend (flannel `pkg/backend/udp`); what to give [`Segment::routed`] to talk to it.
 pub const FLANNEL_UDP_PORT: u16 = 8285;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use overplane::rate::RateLimit;
 use overplane::{
     Change, Destination, Flush, GroupId, MacAddr, Member, NextHop, PathSource, PortId, PortOptions,
-    Prefix, Segment, SegmentId,
+    Prefix, Segment, SegmentId, VlanMode, VlanSet,
 };
 
 use crate::cursor::Cursor;
@@ -135,6 +135,16 @@ fn any_options(input: &mut Cursor<'_>) -> PortOptions {
         options.storm.broadcast = Some(limit);
         options.storm.unknown_unicast = Some(limit);
     }
+    options.vlan = match input.u8() % 4 {
+        0 => VlanMode::Untagged,
+        1 => VlanMode::Only { vlans: VlanSet::default(), pvid: Some(input.u16()) },
+        2 => {
+            let mut vlans = VlanSet::default();
+            let _ = vlans.insert(input.u16() & 0xfff);
+            VlanMode::Only { vlans, pvid: Some(5) }
+        }
+        _ => VlanMode::Transparent,
+    };
     options.isolated = flags & 1 != 0;
     options.hairpin = flags & 2 != 0;
     options.learning = flags & 4 == 0;

@@ -22,6 +22,7 @@ use super::news::News;
 use super::relay::{between, flood_list, to_vtep};
 use super::routed_vxlan::RoutedOrigin;
 use super::storm::admit;
+use super::vlan;
 use super::{
     At, Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay, learn_unknown,
 };
@@ -140,6 +141,10 @@ impl Forwarder {
                 Ok(fate) => fate,
                 Err(reason) => {
                     if reason == DropReason::TooBig {
+                        // What goes back goes by the port's VLANs, too.
+                        if port.traits.meets(Traits::VLAN) {
+                            let _ = vlan::hand_out(port, batch, index);
+                        }
                         let from = (port, segment, &macs);
                         self.report_too_big(context, from, batch, index, output);
                     }
@@ -166,9 +171,12 @@ impl Forwarder {
         news: &mut News,
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
+        if port.traits.meets(Traits::VLAN) {
+            vlan::take_in(port, batch, index)?;
+        }
         let frame = batch.frame(index);
         let (to, from) = addresses(frame, bridge)?;
-        let vnet = batch.vnet(index);
+        let mut vnet = batch.vnet(index);
         if !vnet.is_zero() && vnet.validate(frame.len()).is_err() {
             return Err(DropReason::BadOffload);
         }
@@ -202,8 +210,10 @@ impl Forwarder {
         let known = recent.lookup(context, macs, to);
         let targets = match known {
             Some(Location::Port(other)) => match tables.port(other) {
-                Some(to) if other == port.id || to.traits.meets(port.traits) => {
+                Some(to) if other == port.id || to.traits.meets(port.traits | Traits::VLAN) => {
                     between(port, to)?;
+                    vlan::hand_out(to, batch, index)?;
+                    vnet = batch.vnet(index);
                     Some(Targets::Port(to))
                 }
                 to => to.map(Targets::Port),
@@ -238,6 +248,7 @@ impl Forwarder {
                 ports,
                 except: (!port.traits.meets(Traits::HAIRPIN)).then_some(port.id),
                 without: port.traits.apart() | unwanted,
+                vid: vlan::vid(batch.frame(index)),
                 vteps,
             };
             let mut emitter = self.emitter(context, segment, output);
@@ -377,7 +388,13 @@ impl Forwarder {
         let mut relay = None;
         let port = match known {
             Some(Location::Port(port)) => match tables.port(port) {
-                Some(to) if to.traits.meets(apart) => return Err(DropReason::SplitHorizon),
+                Some(to) if to.traits.meets(apart | Traits::VLAN) => {
+                    if to.traits.meets(apart) {
+                        return Err(DropReason::SplitHorizon);
+                    }
+                    vlan::hand_out(to, batch, index)?;
+                    Some(to)
+                }
                 to => to,
             },
             // Mostly not: in a full mesh everybody has it already.
@@ -388,6 +405,7 @@ impl Forwarder {
             }
             None => None,
         };
+        let frame = batch.frame_mut(index);
         let parsed = FrameInfo::parse(frame);
         let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
         if outer_ecn != 0 && segment.outer.merges_ecn && !info.merge_ecn(frame, outer_ecn) {
@@ -420,8 +438,8 @@ impl Forwarder {
             true => flood_list(bridge, listed, (apart, origin.vtep_id()), &mut kept),
             false => &[],
         };
-        let without = apart | unwanted;
-        let targets = Targets::Flood { tables, ports, except: None, without, vteps };
+        let (without, vid) = (apart | unwanted, vlan::vid(batch.frame(index)));
+        let targets = Targets::Flood { tables, ports, except: None, without, vid, vteps };
         let mut emitter = self.emitter(context, segment, output);
         emitter.coalescer.end_all(batch, emitter.output);
         let copies = emitter.flood(batch, index, vnet, Some(info), &targets);

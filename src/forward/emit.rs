@@ -8,14 +8,14 @@ use crate::drop_reason::DropReason;
 use crate::gso::{self, Chunk};
 use crate::metadata::Metadata;
 use crate::output::{Deliver, MAX_OUTPUT, Output, SourcePort, Transmit};
-use crate::segment::{Location, OuterHeader, PortId, Traits, VtepId};
+use crate::segment::{Egress, Location, OuterHeader, PortId, Traits, VtepId};
 use crate::tables::{PortEntry, SegmentEntry, Tables};
-use crate::wire::eth::Cast;
+use crate::wire::eth::{self, Cast};
 use crate::wire::l4::{self, L4Checksum};
 use crate::wire::{FrameInfo, L3, L4, VnetHeader, Vni, vnet, vxlan};
 
-use super::Context;
 use super::gateway::{self, LinkHeader};
+use super::{Context, vlan};
 
 /// Largest header arena of one output, in bytes: enough for a batch of super-frames in chunks.
 const MAX_HEADERS: usize = 1 << 20;
@@ -25,12 +25,14 @@ const MAX_HEADERS: usize = 1 << 20;
 pub(super) enum Targets<'a> {
     Port(&'a PortEntry),
     Vtep(&'a VtepId),
-    /// The ports of a segment without the one the frame came from and those with any of some traits, and VTEPs.
+    /// The ports of a segment without the one the frame came from, those with any of some traits and those that do not take
+    /// its VLAN (0: none), and VTEPs.
     Flood {
         tables: &'a Tables,
         ports: &'a [PortId],
         except: Option<PortId>,
         without: Traits,
+        vid: u16,
         vteps: &'a [VtepId],
     },
 }
@@ -48,16 +50,25 @@ impl<'a> Targets<'a> {
         let (one, flooded) = match *self {
             Self::Port(port) => (Some(port), None),
             Self::Vtep(_) => (None, None),
-            Self::Flood { tables, ports, except, without, .. } => {
-                (None, Some((tables, ports, except, without)))
+            Self::Flood { tables, ports, except, without, vid, .. } => {
+                (None, Some((tables, ports, except, without, vid)))
             }
         };
-        let flooded = flooded.into_iter().flat_map(|(tables, ports, except, without)| {
+        let flooded = flooded.into_iter().flat_map(|(tables, ports, except, without, vid)| {
             let others = ports.iter().filter(move |port| Some(**port) != except);
             let others = others.filter_map(|port| tables.port(*port));
-            others.filter(move |port| !port.traits.meets(without))
+            let others = others.filter(move |port| !port.traits.meets(without));
+            others.filter(move |port| vlan::flooded(port, vid).is_some())
         });
         one.into_iter().chain(flooded)
+    }
+
+    /// Whether one of the ports gets the frame without its tag. A frame for one port has lost it by now.
+    fn untags(&self, port: &PortEntry) -> bool {
+        match *self {
+            Self::Flood { vid, .. } => vlan::flooded(port, vid) == Some(Egress::Untag),
+            _ => false,
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -140,7 +151,7 @@ impl Emitter<'_> {
         let vteps = targets.vteps();
         let cast = self.cast(batch, index);
         if vteps.is_empty() && targets.ports().all(|port| port.offload) {
-            return Ok(self.deliver_to_all(batch.span(index), vnet, cast, targets));
+            return Ok(self.deliver_to_all(batch, index, vnet, cast, targets));
         }
         let parsed = if info.is_none() { FrameInfo::parse(batch.frame(index)) } else { None };
         let info = info.or(parsed.as_ref()).ok_or(DropReason::Truncated)?;
@@ -161,8 +172,7 @@ impl Emitter<'_> {
                 return Err(DropReason::BadOffload);
             }
         }
-        let delivered =
-            self.deliver_to_all(batch.span(index), VnetHeader::default(), cast, targets);
+        let delivered = self.deliver_to_all(batch, index, VnetHeader::default(), cast, targets);
         if !vteps.is_empty() {
             let headers = self.outer_headers(batch.frame(index), info);
             if self.segment.vnis.is_empty() {
@@ -194,14 +204,14 @@ impl Emitter<'_> {
         info: &FrameInfo,
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
-        let Targets::Flood { tables, ports, except, without, vteps } = *targets else {
+        let Targets::Flood { tables, ports, except, without, vid, vteps } = *targets else {
             return Err(DropReason::TooBig);
         };
         let len = batch.span(index).len;
         let fits = |vtep: &VtepId| !exceeds(tables.limit_to(self.segment, *vtep), len, vnet, info);
         let (fitting, refused): (SmallVec<[VtepId; 8]>, SmallVec<[VtepId; 8]>) =
             vteps.iter().copied().partition(fits);
-        let rest = Targets::Flood { tables, ports, except, without, vteps: &fitting };
+        let rest = Targets::Flood { tables, ports, except, without, vid, vteps: &fitting };
         if rest.is_empty() {
             return Err(DropReason::TooBig);
         }
@@ -351,7 +361,8 @@ impl Emitter<'_> {
         port: &PortEntry,
     ) -> Result<u64, DropReason> {
         let partial = unfinished.is_some();
-        if port.offload {
+        // What a tag was taken out of does not look like the rest of its train any more.
+        if port.offload && !port.traits.meets(Traits::VLAN) {
             // Neither a super-frame of the peer's nor what is too large for the overlay.
             let fits = batch.span(index).len <= self.segment.mtu + u32::from(info.l3_offset);
             let one = fits && !unfinished.as_ref().is_some_and(VnetHeader::is_gso);
@@ -379,17 +390,49 @@ impl Emitter<'_> {
     /// Delivers to all target ports and returns how many there are.
     fn deliver_to_all(
         &mut self,
-        body: Span,
+        batch: &Batch,
+        index: usize,
         vnet: VnetHeader,
         cast: Cast,
         targets: &Targets<'_>,
     ) -> u64 {
         let mut copies = 0;
         for port in targets.ports() {
-            self.deliver(Deliver { cast, ..Deliver::whole(port.id, vnet, body) });
+            let whole = match targets.untags(port) {
+                true => self.untagged(batch, index, vnet, port),
+                false => Deliver::whole(port.id, vnet, batch.span(index)),
+            };
+            self.deliver(Deliver { cast, ..whole });
             copies += 1;
         }
         copies
+    }
+
+    /// Frame `index` without its VLAN tag, while others get it with it: its addresses are copied, and nothing else.
+    #[cold]
+    fn untagged(
+        &mut self,
+        batch: &Batch,
+        index: usize,
+        vnet: VnetHeader,
+        port: &PortEntry,
+    ) -> Deliver {
+        let start = self.output.headers.len() as u32;
+        self.output.headers.extend_from_slice(&batch.frame(index)[..eth::TAG_OFFSET]);
+        let head = Span { start, len: eth::TAG_OFFSET as u32 };
+        let body = skip(batch.span(index), (eth::TAG_OFFSET + eth::VLAN_TAG_LEN) as u32);
+        let vnet = vnet.without(eth::VLAN_TAG_LEN as u16);
+        Deliver { head, ..Deliver::whole(port.id, vnet, body) }
+    }
+
+    /// The same for headers in the arena.
+    #[cold]
+    fn untagged_head(&mut self, head: Span) -> Span {
+        let (start, headers) = (self.output.headers.len() as u32, &mut self.output.headers);
+        let (at, end) = (head.start as usize, (head.start + head.len) as usize);
+        headers.extend_from_within(at..at + eth::TAG_OFFSET);
+        headers.extend_from_within(at + eth::TAG_OFFSET + eth::VLAN_TAG_LEN..end);
+        Span { start, len: head.len - eth::VLAN_TAG_LEN as u32 }
     }
 
     /// Emits a super-frame: whole to ports that take it, in chunks to everybody else.
@@ -442,13 +485,19 @@ impl Emitter<'_> {
         let chunks = std::mem::take(self.chunks);
         for port in targets.ports() {
             if port.offload {
-                let whole = Deliver::whole(port.id, vnet, batch.span(index));
+                let whole = match targets.untags(port) {
+                    true => self.untagged(batch, index, vnet, port),
+                    false => Deliver::whole(port.id, vnet, batch.span(index)),
+                };
                 self.deliver(Deliver { cast, ..whole });
                 copies += 1;
                 continue;
             }
             for chunk in &chunks {
-                let head = skip(chunk.head, prefix.len() as u32);
+                let mut head = skip(chunk.head, prefix.len() as u32);
+                if targets.untags(port) {
+                    head = self.untagged_head(head);
+                }
                 let body = Span { start: chunk.body.start + base, ..chunk.body };
                 self.deliver(Deliver {
                     head,

@@ -8,6 +8,7 @@ use crate::wire::MacAddr;
 use super::Gateway;
 use super::scope::horizon;
 use super::storm::StormLimits;
+use super::vlan::VlanMode;
 
 /// How a port takes part in its bridge segment.
 ///
@@ -31,6 +32,8 @@ pub struct PortOptions {
     /// How many frames of the port a second are flooded; those of the segment's [`storm`](crate::Segment::storm) hold
     /// beside them. No limits by default.
     pub storm: StormLimits,
+    /// What the port does with VLAN tags; they pass as they are by default.
+    pub vlan: VlanMode,
     /// A frame may leave by the port it came from, if its destination is there or it is for everybody. Off by default. As
     /// `hairpin` of a Linux bridge port (kernel `net/bridge/br_forward.c`, `should_deliver`).
     pub hairpin: bool,
@@ -56,6 +59,7 @@ impl Default for PortOptions {
             group: 0,
             mac: None,
             storm: StormLimits::default(),
+            vlan: VlanMode::default(),
             hairpin: false,
             learning: true,
             flood_unknown_unicast: true,
@@ -76,6 +80,7 @@ impl PortOptions {
         horizon(self.group)?;
         self.storm.check()?;
         self.gateway.as_ref().map_or(Ok(()), Gateway::check)?;
+        self.vlan.check()?;
         match self.mac {
             Some(mac) if mac.is_multicast() || mac.is_zero() => {
                 let value = mac.to_string();
@@ -91,6 +96,7 @@ impl PortOptions {
             (self.isolated, Traits::ISOLATED),
             (self.hairpin, Traits::HAIRPIN),
             (!self.learning, Traits::NO_LEARNING),
+            (self.vlan != VlanMode::Transparent, Traits::VLAN),
             (!self.flood_unknown_unicast, Traits::NO_UNKNOWN_UNICAST),
             (!self.flood_multicast, Traits::NO_MULTICAST),
             (!self.flood_broadcast, Traits::NO_BROADCAST),
@@ -118,6 +124,8 @@ impl Traits {
     pub(crate) const NO_BROADCAST: Self = Self(1 << 34);
     pub(crate) const HAIRPIN: Self = Self(1 << 35);
     pub(crate) const NO_LEARNING: Self = Self(1 << 36);
+    /// Cares for VLAN tags.
+    pub(crate) const VLAN: Self = Self(1 << 37);
 
     /// The traits that keep two places apart which share one.
     const APART: Self = Self(Self::ISOLATED.0 | Self::GROUPS.0);
@@ -157,6 +165,7 @@ impl Traits {
 impl BitOr for Traits {
     type Output = Self;
 
+    #[inline]
     fn bitor(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -170,7 +179,8 @@ mod tests {
     fn a_port_like_all_others_has_no_traits() {
         let none = Traits::default();
         assert_eq!(PortOptions::default().traits(), none);
-        let flip: [fn(&mut PortOptions); 8] = [
+        let flip: [fn(&mut PortOptions); 9] = [
+            |options| options.vlan = VlanMode::Untagged,
             |options| options.group = 1,
             |options| options.group = 31,
             |options| options.isolated = true,

@@ -11,6 +11,9 @@ pub const HEADER_LEN: usize = 14;
 /// Length in bytes of one VLAN tag (IEEE 802.1Q §9.3).
 pub const VLAN_TAG_LEN: usize = 4;
 
+/// Where a VLAN tag is in a frame, in bytes: behind both addresses (IEEE 802.1Q §9.1).
+pub(crate) const TAG_OFFSET: usize = 12;
+
 /// EtherType of IPv4 (RFC 894).
 pub const TYPE_IPV4: u16 = 0x0800;
 
@@ -25,6 +28,17 @@ pub const TYPE_IPV6: u16 = 0x86dd;
 
 /// EtherType of a service VLAN tag, "QinQ" (IEEE 802.1Q §9.6).
 pub const TYPE_QINQ: u16 = 0x88a8;
+
+/// The bits of a tag that are the VLAN identifier (IEEE 802.1Q §9.6).
+pub(crate) const VID_MASK: u16 = 0x0fff;
+
+/// The two bytes behind the type of a customer VLAN tag, if the frame has one: priority and VLAN.
+#[inline]
+pub(crate) fn vlan_tag(frame: &[u8]) -> Option<u16> {
+    let tag: [u8; VLAN_TAG_LEN] = *array_at(frame, TAG_OFFSET)?;
+    let [a, b, c, d] = tag;
+    (u16::from_be_bytes([a, b]) == TYPE_VLAN).then_some(u16::from_be_bytes([c, d]))
+}
 
 /// A 48-bit Ethernet address, in the order it has on the wire.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

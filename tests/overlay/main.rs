@@ -25,3 +25,4 @@ mod scope;
 mod soak;
 mod storms;
 mod underlay_group;
+mod vlans;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use overplane::rate::RateLimit;
 use overplane::wire::vxlan::ReservedBits;
-use overplane::{DontFragment, Dscp, Ecn, Kind, MacAddr, MssClamp, Ttl, Vni};
+use overplane::{DontFragment, Dscp, Ecn, Kind, MacAddr, MssClamp, Ttl, VlanMode, Vni};
 
 use super::parse;
 use crate::plan::{Plan, Target, Via};
@@ -90,6 +90,8 @@ fn every_option_arrives() {
         isolated = true
         group = 3
         storm = { unknown_unicast = 1000 }
+        vlan = [7, "4092-4094"]
+        pvid = 5
         mac = "02:00:00:00:00:07"
         hairpin = true
         learning = false
@@ -141,6 +143,8 @@ fn every_option_arrives() {
     let loops = segment.loops;
     let seconds = [loops.window, loops.hold].map(|time| time.as_secs());
     assert_eq!((loops.moves, seconds), (3, [4, 60]));
+    let VlanMode::Only { vlans, pvid } = &port.vlan else { panic!("{:?}", port.vlan) };
+    assert_eq!((vlans.iter().collect::<Vec<_>>(), *pvid), (vec![7, 4092, 4093, 4094], Some(5)));
     assert_eq!((scope.vtep_group, scope.group_fwd_mask), (0, 0x4000));
     assert_eq!(segments[0].groups, [(peers[0], 31)]);
     let floods = [port.flood_unknown_unicast, port.flood_multicast, port.flood_broadcast];
@@ -356,7 +360,7 @@ fn errors_name_line_key_and_what_is_allowed() {
             format!("{bridge}port = [{{ device = \"a/b\" }}, {{ name = \"tap0\" }}]"),
             vec![
                 "6: segment.port.device: \"a/b\" is not allowed; allowed: 1 to 15 bytes without '/', ':', '%' and spaces",
-                "6: segment.port.name: unknown key; allowed: device, addresses, isolated, group, mac, storm, hairpin, learning, flood_unknown_unicast, flood_multicast, flood_broadcast",
+                "6: segment.port.name: unknown key; allowed: device, addresses, isolated, group, mac, storm, vlan, pvid, hairpin, learning, flood_unknown_unicast, flood_multicast, flood_broadcast",
                 "6: segment.port.device: missing; allowed: 1 to 15 bytes without '/', ':', '%' and spaces",
             ],
         ),
@@ -388,6 +392,19 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "6: segment.storm.broadcast: 0 is not allowed; allowed: frames a second, 1 to 10000000, or \"none\", or a table with per_second and burst",
                 "6: segment.storm.multicast.burst: missing; allowed: 1 to 1000000 frames",
                 "7: segment.loops.moves: 251 is not allowed; allowed: 0 to 250",
+            ],
+        ),
+        (
+            format!("{bridge}{port}vlan = [0, \"5-4\"]"),
+            vec![
+                "8: segment.port.vlan: 0 is not allowed; allowed: 1 to 4094, or \"FIRST-LAST\"",
+                "8: segment.port.vlan: \"5-4\" is not allowed; allowed: 1 to 4094, or \"FIRST-LAST\"",
+            ],
+        ),
+        (
+            format!("{bridge}{port}vlan = \"untagged\"\npvid = 5"),
+            vec![
+                "6: segment.port: pvid is not allowed here; allowed beside a list of VLANs, or alone",
             ],
         ),
         (

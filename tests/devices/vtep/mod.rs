@@ -15,4 +15,5 @@ mod soak;
 mod sockets;
 mod storms;
 mod underlay_group;
+mod vlans;
 mod vni;

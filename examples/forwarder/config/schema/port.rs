@@ -1,7 +1,7 @@
 //! Reading of `[[segment.port]]`: devices with their addresses and options.
 
-use overplane::PortOptions;
-use overplane::limits::MAX_HORIZON_GROUP;
+use overplane::limits::{MAX_HORIZON_GROUP, MAX_VID};
+use overplane::{PortOptions, VlanMode, VlanSet};
 use overplane_lab::Cidr;
 
 use super::gateway;
@@ -16,6 +16,8 @@ const BRIDGE: &[&str] = &[
     "group",
     "mac",
     "storm",
+    "vlan",
+    "pvid",
     "hairpin",
     "learning",
     "flood_unknown_unicast",
@@ -90,6 +92,52 @@ impl Reader<'_> {
     }
 }
 
+/// The allowed VLAN modes, for messages.
+const VLAN: &str =
+    "\"transparent\", \"untagged\" or a list of VLANs, each 1 to 4094 or \"FIRST-LAST\"";
+
+/// Reads what a port does with VLAN tags.
+fn vlan(port: &Section<'_>, problems: &mut Problems) -> VlanMode {
+    let pvid = port.get("pvid").and_then(|item| item.integer(1..=MAX_VID.into(), problems));
+    let pvid = pvid.map(|vid| vid as u16);
+    let mode = port.get("vlan").map(|item| match item.as_text() {
+        Some("transparent") => VlanMode::Transparent,
+        Some("untagged") => VlanMode::Untagged,
+        _ => {
+            let mut vlans = VlanSet::default();
+            for item in item.list(VLAN, problems) {
+                let range = match item.as_integer(&(1..=MAX_VID.into())) {
+                    Some(vid) => Some((vid as u16, vid as u16)),
+                    None => item.as_text().and_then(range),
+                };
+                match range {
+                    Some((first, last)) => {
+                        (first..=last).for_each(|vid| _ = vlans.insert(vid));
+                    }
+                    None => item.refuse("1 to 4094, or \"FIRST-LAST\"", problems),
+                }
+            }
+            VlanMode::Only { vlans, pvid }
+        }
+    });
+    match (mode, pvid) {
+        (None, Some(_)) => VlanMode::Only { vlans: VlanSet::default(), pvid },
+        (Some(VlanMode::Transparent | VlanMode::Untagged), Some(_)) => {
+            let text = "allowed beside a list of VLANs, or alone";
+            port.problem(format_args!("pvid is not allowed here; {text}"), problems);
+            VlanMode::Transparent
+        }
+        (mode, _) => mode.unwrap_or_default(),
+    }
+}
+
+/// Reads VLANs from one to another.
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-')?;
+    let vid = |text: &str| text.trim().parse().ok().filter(|vid| (1..=MAX_VID).contains(vid));
+    vid(first).zip(vid(last)).filter(|(first, last)| first <= last)
+}
+
 /// Reads the options of a port of a bridge segment.
 fn options(port: &Section<'_>, problems: &mut Problems) -> PortOptions {
     let mut options = PortOptions::default();
@@ -106,6 +154,7 @@ fn options(port: &Section<'_>, problems: &mut Problems) -> PortOptions {
         }
     }
     options.storm = limits::storm(port, problems);
+    options.vlan = vlan(port, problems);
     if let Some(item) = port.get("group")
         && let Some(group) = item.integer(0..=MAX_HORIZON_GROUP.into(), problems)
     {
