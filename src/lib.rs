@@ -87,6 +87,8 @@
 //!   replication* to each VTEP of its *flood list*. **Split horizon**: never from VTEP to VTEP, unless their
 //!   *groups* differ (see [`Scope`]); a node that does so *relays*.
 //! - **encap / decap**: wrapping and unwrapping. **entropy**: the outer source port, from the inner flow.
+//! - **binding**: an IP address with the MAC address that a segment answers requests with. **path MTU**: the largest
+//!   packet that gets through to a VTEP, as far as is known.
 //! - **super-frame**: a frame above the MTU that stands for several; its *chunks* are what a wire carries.
 //! - **train**: datagrams of one length to one VTEP that are sent or received in one piece; its **stride** is that length.
 //! - **joined** (coalesced) frames: those of one flow that arrived together and are written to a device as a super-frame.

@@ -3,6 +3,8 @@
 //! ```text
 //! forwarder vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --dev ovl0 --address 10.8.0.1/24
 //! forwarder udp --local 10.9.0.1 --dev flannel0 --address 10.7.1.0/16 --route 10.7.2.0/24=10.9.0.2
+//! forwarder flannel --local 10.9.0.1 --dev flannel.1 --mac 0e:2a:00:00:00:01 --address 10.244.0.0/16 \
+//!     --lease 10.244.1.0/24=10.9.0.2,0e:2a:00:00:00:02
 //! forwarder run forwarder.toml
 //! forwarder demo
 //! ```
