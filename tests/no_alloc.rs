@@ -95,8 +95,9 @@ impl Node {
         }
     }
 
+    /// Its stations move from VTEP to VTEP all the time, so nothing guards against loops.
     fn bridge() -> Self {
-        Self::new(bridge(1))
+        Self::new(bridge_with(1, |segment| segment.loops.moves = 0))
     }
 
     fn routed() -> Self {
@@ -283,6 +284,13 @@ fn learning_and_moving_allocate_nothing() {
         assert!(batch.push_datagram(&template, vtep(2 + (turn % 12) as u8)));
     });
     assert!(node.output.events().iter().any(|e| matches!(e, overplane::Event::Moved { .. })));
+}
+
+#[test]
+fn holding_an_address_allocates_nothing() {
+    let mut node = Node::new(bridge(1));
+    node.datagrams("moves that are too many", &vxlan(vni(1), &udp(host(9), EVERYBODY, b"x")));
+    assert!(node.tables.stats().totals.drops(DropReason::Damped) > 0);
 }
 
 #[test]

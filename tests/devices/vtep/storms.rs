@@ -43,15 +43,17 @@ fn a_loop_through_a_kernel_bridge_is_damped_and_reported() {
     eventually(4, "the loop is reported", || {
         outside.inject(&frame).unwrap();
         while let Some(event) = node.control.next_event() {
-            damped.extend(matches!(event, Event::Damped { .. }).then_some(event));
+            // What the kernel itself sends at times goes round as well.
+            let ours = matches!(event, Event::Damped { mac, .. } if mac.0 == [2, 0, 0, 0, 0, 9]);
+            damped.extend(ours.then_some(event));
         }
         !damped.is_empty()
     });
     // One event, with both places.
-    let [Event::Damped { segment, mac, at, elsewhere }] = damped[..] else {
+    let [Event::Damped { segment, at, elsewhere, .. }] = damped[..] else {
         panic!("{damped:?}");
     };
-    assert_eq!((segment, mac.0), (node.segment, [2, 0, 0, 0, 0, 9]));
+    assert_eq!(segment, node.segment);
     let places = [at, elsewhere];
     assert!([node.port, second].iter().all(|port| places.contains(&(*port).into())), "{places:?}");
     // Nothing goes round any more, and nothing new begins to.
