@@ -1,10 +1,7 @@
-//! From runs of addresses to the lines of a chunk.
+//! From runs of addresses to lines and leaves.
 
-use super::{Line, child_flag};
+use super::{Block, CHILD, Line, NARROW_CHILD};
 use crate::fib::runs::{Code, Runs};
-
-/// Marks a leaf that names a line, while it is not known how wide leaves are.
-const CHILD: u32 = 1 << 31;
 
 /// A line still to be filled with the 256 addresses of a /24.
 struct Todo {
@@ -17,19 +14,14 @@ struct Chunk<'a> {
     runs: &'a [(u32, Code)],
     /// The run of the address that is being looked at.
     run: usize,
-    /// Bitmap and index of the first leaf, of eight blocks a line.
-    lines: Vec<[(u32, u32); 8]>,
+    lines: Vec<Line>,
     leaves: Vec<u32>,
     todo: Vec<Todo>,
 }
 
-/// Compiles `tops` /16 prefixes from `first` on; returns whether leaves are wide.
-pub(super) fn compile<T: FromIterator<Line>>(
-    runs: &Runs<u32>,
-    first: u32,
-    tops: usize,
-) -> (T, bool) {
-    let lines = vec![[(0, 0); 8]; tops];
+/// Compiles `tops` /16 prefixes from `first` on: their lines, then those that leaves name; and the leaves.
+pub(super) fn compile(runs: &Runs<u32>, first: u32, tops: usize) -> (Vec<Line>, Vec<u32>) {
+    let lines = vec![Line::default(); tops];
     let mut chunk = Chunk { runs, run: 0, lines, leaves: Vec::new(), todo: Vec::new() };
     for (line, first) in (first..).step_by(1 << 16).take(tops).enumerate() {
         chunk.fill(line, first, 8);
@@ -38,43 +30,50 @@ pub(super) fn compile<T: FromIterator<Line>>(
         chunk.run = run;
         chunk.fill(line, first, 0);
     }
-    chunk.pack()
+    (chunk.lines, chunk.leaves)
+}
+
+/// Leaves of two bytes, which name lines from the one after `tops` on, unless some do not fit.
+pub(super) fn narrow<T: FromIterator<u16>>(leaves: &[u32], tops: u32) -> Option<T> {
+    let narrow = |leaf: &u32| {
+        let (value, mark) =
+            if leaf & CHILD == 0 { (*leaf, 0) } else { ((leaf & !CHILD) - tops, NARROW_CHILD) };
+        u16::try_from(value)
+            .ok()
+            .filter(|value| value & NARROW_CHILD == 0)
+            .map(|value| value | mark)
+    };
+    leaves.iter().map(narrow).collect()
 }
 
 impl Chunk<'_> {
     /// Fills a line with 256 slots of 2^`bits` addresses each.
     fn fill(&mut self, line: usize, first: u32, bits: u32) {
-        for block in 0..8 {
-            let first = first | block << (5 + bits);
-            self.lines[line][block as usize] = self.block(first, bits);
-        }
+        self.lines[line] = [0, 1, 2, 3].map(|at| self.block(first | at << (6 + bits), bits));
     }
 
-    fn block(&mut self, first: u32, bits: u32) -> (u32, u32) {
+    /// Makes a block and adds its leaves.
+    fn block(&mut self, first: u32, bits: u32) -> Block {
         let value = self.value(first, bits);
         // A block may begin with the leaf that the one before it ended with.
         if self.leaves.last() != Some(&value) {
             self.leaves.push(value);
         }
-        let (mut bitmap, base) = (1, self.leaves.len() - 1);
-        let last = first | ((32 << bits) - 1);
-        for slot in 1..32 {
-            if self.next_start().is_none_or(|start| start > last) {
-                // The run reaches beyond the block.
-                let rest = self.current();
-                if self.leaves.last() != Some(&rest) {
-                    self.leaves.push(rest);
-                    bitmap |= 1 << slot;
-                }
-                break;
-            }
-            let value = self.value(first | slot << bits, bits);
+        let mut bitmap = 0;
+        let last = first | ((64 << bits) - 1);
+        for slot in 1..64 {
+            // Where the run reaches beyond the block, the other slots are alike.
+            let rest = self.next_start().is_none_or(|start| start > last);
+            let value = if rest { self.current() } else { self.value(first | slot << bits, bits) };
             if self.leaves.last() != Some(&value) {
                 self.leaves.push(value);
-                bitmap |= 1 << slot;
+                bitmap |= 1 << (slot - 1);
+            }
+            if rest {
+                break;
             }
         }
-        (bitmap, base as u32)
+        Block { bitmap, end: self.leaves.len() as u32 - 1 }
     }
 
     /// The leaf of one slot.
@@ -87,7 +86,7 @@ impl Chunk<'_> {
             return self.current();
         }
         let line = self.lines.len();
-        self.lines.push([(0, 0); 8]);
+        self.lines.push(Line::default());
         self.todo.push(Todo { line, first, run: self.run });
         CHILD | line as u32
     }
@@ -98,29 +97,5 @@ impl Chunk<'_> {
 
     fn current(&self) -> u32 {
         self.runs.get(self.run).map_or(0, |(_, value)| *value)
-    }
-
-    fn pack<T: FromIterator<Line>>(self) -> (T, bool) {
-        let narrow = child_flag(false);
-        let wide = self.leaves.iter().any(|leaf| leaf & !CHILD >= narrow);
-        let per_line = if wide { 16 } else { 32 };
-        let base = (self.lines.len() * per_line) as u32;
-        let blocks = self.lines.iter().map(|blocks| {
-            Line(std::array::from_fn(|at| {
-                let (bitmap, first) = blocks[at / 4];
-                // One less, for the rank counts the bit of the slot itself.
-                let word = if at & 2 == 0 { bitmap } else { base + first - 1 };
-                (word >> (16 * (at as u32 & 1))) as u16
-            }))
-        });
-        let flag = child_flag(wide);
-        let packed = |leaf: u32| if leaf & CHILD == 0 { leaf } else { leaf & !CHILD | flag };
-        let leaves = self.leaves.chunks(per_line).map(|leaves| {
-            Line(std::array::from_fn(|at| {
-                let (leaf, half) = if wide { (at / 2, at as u32 & 1) } else { (at, 0) };
-                leaves.get(leaf).map_or(0, |leaf| (packed(*leaf) >> (16 * half)) as u16)
-            }))
-        });
-        (blocks.chain(leaves).collect(), wide)
     }
 }

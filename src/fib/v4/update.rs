@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::compile::compile;
-use super::{CHUNK_BITS, Entry, Line, Other, PART_BITS, Part, Table};
+use super::compile::{compile, narrow};
+use super::{Block, CHUNK_BITS, Chunk, Entry, Other, PART_BITS, Part, Table};
 use crate::fib::NextHopId;
 use crate::fib::address::Address;
 use crate::fib::map::{Key, Map};
@@ -35,7 +35,7 @@ impl Pending {
 impl Table {
     /// Compiles what is pending from `map`.
     pub(in crate::fib) fn update(&mut self, map: &Map<u32>, pending: &mut Pending) {
-        let nothing = Arc::clone(&self.nothing);
+        let nothing = self.nothing.clone();
         let mut compiler = Compiler { map, nothing, routes: Vec::new(), runs: Runs::new() };
         for parts in pending.parts.take().chunk_by(|a, b| a >> 4 == b >> 4) {
             let Some(chunk) = parts.first().map(|part| u32::from(part >> 4)) else { continue };
@@ -75,7 +75,7 @@ impl Table {
 /// The map, and room to work in.
 struct Compiler<'a> {
     map: &'a Map<u32>,
-    nothing: Arc<[Line]>,
+    nothing: Entry,
     routes: Vec<(Key<u32>, NextHopId)>,
     runs: Runs<u32>,
 }
@@ -83,42 +83,54 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     /// Compiles the chunk of an entry again, in which `parts` changed.
     fn entry(&mut self, entry: &mut Entry, first: u32, parts: &[u16]) {
-        if let Some(Other::Dense(old)) = entry.other.as_deref() {
+        if let Other::Dense(old) = &entry.chunk.other {
             let mut new = old.clone();
             for part in parts {
                 self.part(&mut new[usize::from(part & 15)], u32::from(*part) << 16);
             }
-            self.part_covers(&mut new, first);
             if new.iter().map(|part| part.routes).sum::<usize>() > DENSE / 2 {
-                entry.other = Some(Arc::new(Other::Dense(new)));
+                self.dense(entry, first, new);
                 return;
             }
         }
-        (entry.lines, entry.other) = (Arc::default(), None);
         self.map.collect(first, CHUNK_BITS, &mut self.routes);
-        if self.routes.len() > DENSE {
-            let mut new: Box<[Part; 16]> = Box::default();
-            for (part, first) in new.iter_mut().zip((first..).step_by(1 << 16)) {
-                self.part(part, first);
-            }
-            self.part_covers(&mut new, first);
-            entry.other = Some(Arc::new(Other::Dense(new)));
-        } else if self.routes.is_empty() {
-            entry.lines = Arc::clone(&self.nothing);
-        } else {
+        if self.routes.is_empty() {
+            let nothing = self.nothing.clone();
+            (entry.chunk, entry.leaves) = (nothing.chunk, nothing.leaves);
+            return;
+        }
+        if self.routes.len() <= DENSE {
             runs(first, 0, self.routes.iter().copied(), &mut self.runs);
-            match compile::<Vec<_>>(&self.runs, first, 16) {
-                (lines, false) => entry.lines = lines.into(),
-                (lines, true) => entry.other = Some(Arc::new(Other::Wide(lines.into()))),
+            let (lines, leaves) = compile(&self.runs, first, 16);
+            if let Some((blocks, below)) = lines.as_flattened().split_first_chunk()
+                && let Some(leaves) = narrow::<Vec<_>>(&leaves, 16)
+            {
+                let other = Other::Below(below.as_chunks().0.into());
+                entry.chunk = Arc::new(Chunk { blocks: *blocks, other });
+                entry.leaves = leaves.into();
+                return;
             }
         }
+        let mut new: Box<[Part; 16]> = Box::default();
+        for (part, first) in new.iter_mut().zip((first..).step_by(1 << 16)) {
+            self.part(part, first);
+        }
+        self.dense(entry, first, new);
+    }
+
+    fn dense(&self, entry: &mut Entry, first: u32, mut parts: Box<[Part; 16]>) {
+        self.part_covers(&mut parts, first);
+        let blocks = [Block::default(); 64];
+        entry.chunk = Arc::new(Chunk { blocks, other: Other::Dense(parts) });
+        entry.leaves = Arc::default();
     }
 
     fn part(&mut self, part: &mut Part, first: u32) {
         self.map.collect(first, PART_BITS, &mut self.routes);
         runs(first, 0, self.routes.iter().copied(), &mut self.runs);
-        let (lines, wide) = compile::<Vec<_>>(&self.runs, first, 1);
-        *part = Part { lines: lines.into(), wide, cover: 0, routes: self.routes.len() };
+        let (lines, leaves) = compile(&self.runs, first, 1);
+        let (lines, leaves) = (lines.into(), leaves.into());
+        *part = Part { lines, leaves, cover: 0, routes: self.routes.len() };
     }
 
     /// The longest prefix around each part, of those that are not around the whole chunk.
