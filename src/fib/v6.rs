@@ -24,8 +24,11 @@ use super::tree::{CHILD, Search, Trees};
 use directory::{Directory, Slot};
 pub(super) use update::Pending;
 
-/// Number of lookups that are made in step, so that they wait for memory together.
-const IN_STEP: usize = 8;
+/// Number of lookups that are made in step, so that they wait for memory together: as many as registers bear, and in
+/// tables of many pieces, which do not fit into the second-level cache, as many as there is to wait for.
+const FEW_IN_STEP: usize = 8;
+const MANY_IN_STEP: usize = 16;
+const MANY_PIECES: usize = 64;
 
 /// Marks, beside `CHILD`, a value that leads to a tree over the last 64 bits.
 const LAST_HALF: u32 = 1 << 30;
@@ -134,44 +137,44 @@ impl Table {
 
 /// Looks up a few addresses in step, each in its piece.
 #[inline(always)]
-fn in_step(
-    pieces: &[&Piece; IN_STEP],
-    addresses: &[u128; IN_STEP],
-    next_hops: &mut [Option<NextHopId>; IN_STEP],
+fn in_step<const N: usize>(
+    pieces: &[&Piece; N],
+    addresses: &[u128; N],
+    next_hops: &mut [Option<NextHopId>; N],
 ) {
     // Loops, for closures that are handed to functions may miss the instructions of the caller.
-    let (mut searches, mut leaves) = ([Search::default(); IN_STEP], [0; IN_STEP]);
-    let (mut found, mut any) = ([0; IN_STEP], 0);
-    for at in 0..IN_STEP {
+    let (mut searches, mut leaves) = ([Search::default(); N], [0; N]);
+    let (mut found, mut any) = ([0; N], 0);
+    for at in 0..N {
         searches[at] = pieces[at].search(addresses[at]);
     }
-    for at in 0..IN_STEP {
+    for at in 0..N {
         leaves[at] = pieces[at].trees.leaf(searches[at]);
     }
-    for at in 0..IN_STEP {
+    for at in 0..N {
         found[at] = pieces[at].trees.value(leaves[at], searches[at]);
         any |= found[at];
     }
     while any & CHILD != 0 {
         any = 0;
-        for at in 0..IN_STEP {
+        for at in 0..N {
             if found[at] & CHILD != 0 {
                 searches[at] = pieces[at].search_on(found[at], addresses[at]);
             }
         }
-        for at in 0..IN_STEP {
+        for at in 0..N {
             if found[at] & CHILD != 0 {
                 leaves[at] = pieces[at].trees.leaf(searches[at]);
             }
         }
-        for at in 0..IN_STEP {
+        for at in 0..N {
             if found[at] & CHILD != 0 {
                 found[at] = pieces[at].trees.value(leaves[at], searches[at]);
                 any |= found[at];
             }
         }
     }
-    for at in 0..IN_STEP {
+    for at in 0..N {
         next_hops[at] = pieces[at].next_hop(found[at]);
     }
 }
@@ -181,25 +184,44 @@ fn in_step(
 fn lookup_batch(table: &Table, addresses: &[u128], next_hops: &mut [Option<NextHopId>]) {
     let Some(first) = table.pieces.first() else { return };
     let count = addresses.len().min(next_hops.len());
-    let (few, rest) = addresses[..count].as_chunks();
-    let (few_hops, rest_hops) = next_hops[..count].as_chunks_mut();
+    let (mut addresses, mut next_hops) = (&addresses[..count], &mut next_hops[..count]);
     if let [only] = &*table.pieces {
+        let (few, rest) = addresses.as_chunks();
+        let (few_hops, rest_hops) = next_hops.as_chunks_mut();
         for (addresses, next_hops) in few.iter().zip(few_hops) {
-            in_step(&[only; IN_STEP], addresses, next_hops);
+            in_step(&[only; FEW_IN_STEP], addresses, next_hops);
         }
+        (addresses, next_hops) = (rest, rest_hops);
     } else {
-        for (addresses, next_hops) in few.iter().zip(few_hops) {
-            let (mut slots, mut pieces) = ([Slot::default(); IN_STEP], [first; IN_STEP]);
-            for at in 0..IN_STEP {
-                slots[at] = table.directory.slot((addresses[at] >> 64) as u64);
-            }
-            for at in 0..IN_STEP {
-                pieces[at] = table.piece_in(slots[at], addresses[at]).unwrap_or(first);
-            }
-            in_step(&pieces, addresses, next_hops);
+        if table.pieces.len() >= MANY_PIECES {
+            (addresses, next_hops) = in_steps::<MANY_IN_STEP>(table, first, addresses, next_hops);
         }
+        (addresses, next_hops) = in_steps::<FEW_IN_STEP>(table, first, addresses, next_hops);
     }
-    for (address, next_hop) in rest.iter().zip(rest_hops) {
+    for (address, next_hop) in addresses.iter().zip(next_hops) {
         *next_hop = table.lookup(*address);
     }
+}
+
+/// Looks up `N` addresses at a time, in several pieces, and returns the rest.
+#[inline(always)]
+fn in_steps<'a, const N: usize>(
+    table: &Table,
+    first: &Piece,
+    addresses: &'a [u128],
+    next_hops: &'a mut [Option<NextHopId>],
+) -> (&'a [u128], &'a mut [Option<NextHopId>]) {
+    let (some, rest) = addresses.as_chunks::<N>();
+    let (some_hops, rest_hops) = next_hops.as_chunks_mut();
+    for (addresses, next_hops) in some.iter().zip(some_hops) {
+        let (mut slots, mut pieces) = ([Slot::default(); N], [first; N]);
+        for at in 0..N {
+            slots[at] = table.directory.slot((addresses[at] >> 64) as u64);
+        }
+        for at in 0..N {
+            pieces[at] = table.piece_in(slots[at], addresses[at]).unwrap_or(first);
+        }
+        in_step(&pieces, addresses, next_hops);
+    }
+    (rest, rest_hops)
 }
