@@ -67,29 +67,31 @@ impl View<'_> {
     #[inline]
     pub(super) fn lookup_chunk(self, macs: &[MacAddr], second: u32, found: &mut [Option<u32>]) {
         let table = self.table;
-        let (mut keys, mut hashes) = ([0; AHEAD], [0; AHEAD]);
-        for ((mac, key), hash) in macs.iter().zip(&mut keys).zip(&mut hashes) {
+        let (mut keys, mut firsts) = ([0; AHEAD], [0; AHEAD]);
+        for ((mac, key), first) in macs.iter().zip(&mut keys).zip(&mut firsts) {
             *key = self.key(mac.to_u64());
-            *hash = table.hash(*key);
-            table.prefetch(table.first(*hash));
+            *first = table.first(table.hash(*key));
+            table.prefetch(*first);
         }
-        let (mut elsewhere, mut left) = ([0_u8; AHEAD], 0);
-        for (index, (found, (key, hash))) in
-            found.iter_mut().zip(keys.iter().zip(&hashes)).enumerate()
+        // Those that may be in their second bucket, with that one.
+        let (mut elsewhere, mut left) = ([(0, 0); AHEAD], 0);
+        for (index, (found, (key, first))) in
+            found.iter_mut().zip(keys.iter().zip(&firsts)).enumerate()
         {
-            match table.find_in(table.first(*hash), *key) {
+            match table.find_in(*first, *key) {
                 Some(slot) => *found = self.confirm(slot, *key, second),
                 None => {
-                    table.prefetch(table.second(*hash));
-                    elsewhere[left] = index as u8;
+                    let other = table.second(table.hash(*key));
+                    table.prefetch(other);
+                    elsewhere[left] = (index, other);
                     left += 1;
                 }
             }
         }
-        for index in &elsewhere[..left] {
-            let index = usize::from(*index);
-            let slot = table.find_in(table.second(hashes[index]), keys[index]);
-            found[index] = slot.and_then(|slot| self.confirm(slot, keys[index], second));
+        for (index, bucket) in &elsewhere[..left] {
+            let key = keys[*index];
+            let slot = table.find_in(*bucket, key);
+            found[*index] = slot.and_then(|slot| self.confirm(slot, key, second));
         }
     }
 }
