@@ -223,7 +223,7 @@ impl Draft {
                 },
             })),
         };
-        let ipv6 = self.tables.local.is_ipv6();
+        let ipv6 = self.tables.locals.has_ipv6();
         let mtu = segment
             .mtu
             .unwrap_or_else(|| mtu::segment_mtu(segment.kind, ipv6, self.tables.underlay_mtu));

@@ -38,6 +38,11 @@ pub const MAX_SOURCE_PORTS: usize = 64;
 pub struct Config {
     /// This node's underlay address, on which it receives and from which it sends.
     pub local: IpAddr,
+    /// This node's underlay address of the other family; `None`, the default, if it has one only.
+    ///
+    /// With both, a segment can have VTEPs of both families. What is for everybody goes to all of them, so a segment's MTU
+    /// is by default what fits over IPv6.
+    pub second_local: Option<IpAddr>,
     /// Number of workers, 1 to [`limits::MAX_WORKERS`](crate::limits::MAX_WORKERS); default 1.
     ///
     /// A flow stays with one worker, in both directions once it is answered: workers speed many flows up, not one. The
@@ -110,6 +115,7 @@ impl Config {
     pub fn new(local: IpAddr) -> Self {
         Self {
             local,
+            second_local: None,
             workers: 1,
             fdb_capacity: fdb::DEFAULT_CAPACITY,
             batch: DEFAULT_SLOTS,
@@ -126,6 +132,16 @@ impl Config {
             offloads: Offloads::ALL,
             events: 1024,
         }
+    }
+
+    /// This node's underlay addresses, the first one first.
+    pub(crate) fn locals(&self) -> impl Iterator<Item = IpAddr> {
+        [self.local].into_iter().chain(self.second_local)
+    }
+
+    /// The one of them from which an address is sent to.
+    pub(crate) fn local_for(&self, to: IpAddr) -> Option<IpAddr> {
+        self.locals().find(|local| local.is_ipv4() == to.is_ipv4())
     }
 
     /// How often there are as many sockets to send from as source ports: those that may be fragmented are others.
@@ -166,9 +182,9 @@ impl Config {
             let value = format!("{} µs", self.spin.as_micros());
             return Err(Error::invalid("spin", value, "0 to 10 ms"));
         }
-        if self.local.is_unspecified() {
+        if let Some(local) = self.locals().find(IpAddr::is_unspecified) {
             let allowed = "an address of this node that its peers send to";
-            return Err(Error::invalid("local underlay address", self.local.to_string(), allowed));
+            return Err(Error::invalid("local underlay address", local.to_string(), allowed));
         }
         Ok(())
     }

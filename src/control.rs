@@ -53,7 +53,7 @@ const BULK: usize = 1024;
 /// A UDP port that a change begins to use.
 struct Opening {
     udp_port: u16,
-    /// One for each worker.
+    /// One for each worker, at each of this node's addresses.
     sockets: Vec<Arc<UdpSocket>>,
     listener: Listener,
 }
@@ -465,25 +465,29 @@ impl Control {
     }
 
     fn open_listener(&self, registry: &Registry, udp_port: u16) -> Result<Opening, Error> {
+        let config = &self.shared.config;
         // Workers may still hold the sockets of a port that was given up a moment ago.
         if let Some(old) = registry.listeners.get(&udp_port) {
             let held: Vec<Arc<UdpSocket>> = old.sockets.iter().filter_map(Weak::upgrade).collect();
-            if held.len() == self.shared.config.workers {
+            if held.len() == config.workers * config.locals().count() {
                 return Ok(Opening { udp_port, sockets: held, listener: old.clone() });
             }
         }
-        let config = &self.shared.config;
-        let options = self.receiving();
-        let local = SocketAddr::new(config.local, udp_port);
         let namespace = self.shared.namespace.as_ref().map(AsFd::as_fd);
         let opened = run_in(namespace, || {
-            if options.reuse_port {
-                // Shared among the workers, but with nobody else: another dataplane would get half of the datagrams.
-                UdpSocket::open(local, &SocketOptions { reuse_port: false, ..options })?;
+            let mut opened = Vec::new();
+            for local in config.locals() {
+                let options = self.receiving(local);
+                let local = SocketAddr::new(local, udp_port);
+                if options.reuse_port {
+                    // Shared among the workers, but with nobody else: another dataplane would get half of the datagrams.
+                    UdpSocket::open(local, &SocketOptions { reuse_port: false, ..options })?;
+                }
+                for _ in 0..config.workers {
+                    opened.push(UdpSocket::open(local, &options)?);
+                }
             }
-            (0..config.workers)
-                .map(|_| UdpSocket::open(local, &options))
-                .collect::<Result<Vec<_>, Error>>()
+            Ok::<_, Error>(opened)
         })?;
         let (mut receive_buffer, mut send_buffer) = (usize::MAX, usize::MAX);
         let mut sockets = Vec::new();
@@ -497,15 +501,15 @@ impl Control {
         Ok(Opening { udp_port, sockets, listener })
     }
 
-    /// What sockets have in common that datagrams are received by.
-    fn receiving(&self) -> SocketOptions {
+    /// What sockets at an address have in common that datagrams are received by.
+    fn receiving(&self, local: IpAddr) -> SocketOptions {
         let config = &self.shared.config;
         SocketOptions {
             reuse_port: config.workers > 1,
             receive_buffer: config.receive_buffer,
             receive_tos: true,
             busy_poll: u32::try_from(config.spin.as_micros()).ok().filter(|micros| *micros > 0),
-            ..sending_options(config)
+            ..sending_options(config, local)
         }
     }
 
@@ -517,9 +521,12 @@ impl Control {
         }
         let new = tables.underlay_groups.keys();
         let new = new.filter(|group| !before.underlay_groups.contains_key(group));
-        let member = Some(self.shared.config.local);
-        let options = SocketOptions { reuse_port: false, member, ..self.receiving() };
         let join = |&(udp_port, group): &(u16, IpAddr)| {
+            let config = &self.shared.config;
+            // There is an address of its family, or it were no VTEP.
+            let local = config.local_for(group).unwrap_or(config.local);
+            let member = Some(local);
+            let options = SocketOptions { reuse_port: false, member, ..self.receiving(local) };
             let (socket, _) = UdpSocket::open(SocketAddr::new(group, udp_port), &options)?;
             Ok((udp_port, Arc::new(socket)))
         };
@@ -574,8 +581,9 @@ impl Control {
                 inbox.queues.push((*port, queue));
             }
             for Opening { udp_port, sockets, .. } in &arrivals.openings {
-                if let (true, Some(socket)) = (tables.receives_on(*udp_port), sockets.get(index)) {
-                    inbox.sockets.push((*udp_port, socket.clone()));
+                if tables.receives_on(*udp_port) {
+                    let own = sockets.iter().skip(index).step_by(self.shared.seats.len());
+                    inbox.sockets.extend(own.map(|socket| (*udp_port, socket.clone())));
                 }
             }
         }

@@ -54,6 +54,9 @@ impl Dataplane {
     pub fn build(config: Config) -> Result<(Self, Vec<Worker>), Error> {
         config.check()?;
         let mut tables = Tables::new(config.local, config.workers)?;
+        if let Some(second) = config.second_local {
+            tables.add_local(second)?;
+        }
         tables.set_reserved_bits(config.reserved_bits);
         if config.dont_fragment == DontFragment::Inherit {
             tables.inherit_dont_fragment();
@@ -64,7 +67,10 @@ impl Dataplane {
         let mut parts = (0..config.workers)
             .map(|index| WorkerParts::open(entropy.clone(), index == 0 && config.follow_host))
             .collect::<Result<Vec<_>, Error>>()?;
-        if let Some(mtu) = parts.first_mut().and_then(|first| first.interface_mtu(config.local)) {
+        let narrowest = parts
+            .first_mut()
+            .and_then(|first| config.locals().filter_map(|local| first.interface_mtu(local)).min());
+        if let Some(mtu) = narrowest {
             // An MTU that no segment can have is none to go by.
             let _ = tables.apply(Duration::ZERO, [Change::SetUnderlayMtu(mtu)]);
         }

@@ -125,6 +125,7 @@ mod hash;
 #[cfg(all(feature = "io", target_os = "linux"))]
 mod io;
 mod listing;
+mod locals;
 mod metadata;
 pub mod mtu;
 mod neighbours;

@@ -19,6 +19,7 @@ use crate::damper::{Damper, Pace};
 use crate::fdb::{self, Domain, Fdb, Place, View};
 use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
+use crate::locals::Locals;
 use crate::mtu;
 use crate::neighbours::Neighbours;
 use crate::next_hop::NextHops;
@@ -360,7 +361,7 @@ pub(crate) struct UdpPort {
 /// flushes in both.
 #[derive(Clone, Debug)]
 pub struct Tables {
-    pub(crate) local: IpAddr,
+    pub(crate) locals: Locals,
     pub(crate) workers: usize,
     pub(crate) seed: u64,
     pub(crate) reserved_bits: ReservedBits,
@@ -398,16 +399,10 @@ impl Tables {
         if !(1..=MAX_WORKERS).contains(&workers) {
             return Err(Error::invalid("number of workers", workers.to_string(), "1 to 64"));
         }
-        if local.is_multicast() {
-            return Err(Error::invalid(
-                "local underlay address",
-                local.to_string(),
-                "a unicast address of this node",
-            ));
-        }
+        let locals = Locals::new(local)?;
         let seed = random_seed();
         Ok(Self {
-            local,
+            locals,
             workers,
             seed,
             reserved_bits: ReservedBits::default(),
@@ -431,6 +426,15 @@ impl Tables {
     /// Sets what becomes of VXLAN datagrams with reserved bits set; the bits are ignored unless this is called.
     pub fn set_reserved_bits(&mut self, reserved_bits: ReservedBits) {
         self.reserved_bits = reserved_bits;
+    }
+
+    /// Adds this node's underlay address of the other family: a segment can then have VTEPs of both. Before segments are
+    /// added, whose MTU is by default what fits over IPv6.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a group address, and for one of the same family.
+    pub fn add_local(&mut self, second: IpAddr) -> Result<(), Error> {
+        self.locals.add(second)
     }
 
     /// Has datagrams say whether their inner packet may be fragmented ([`OuterHeader::may_fragment`]), in segments that are
@@ -516,7 +520,7 @@ impl Tables {
     /// The largest outer IP packet that any segment makes, in bytes.
     #[cfg(all(feature = "io", target_os = "linux"))]
     pub(crate) fn widest_packet(&self) -> u32 {
-        let ipv6 = self.local.is_ipv6();
+        let ipv6 = self.locals.has_ipv6();
         let packet = |entry: &Arc<SegmentEntry>| entry.mtu + mtu::overhead(entry.kind, ipv6);
         self.segments.values().map(packet).max().unwrap_or(0)
     }

@@ -6,6 +6,7 @@
 
 mod deliver;
 mod flush;
+mod outlets;
 mod paths;
 mod sources;
 #[cfg(test)]
@@ -16,8 +17,7 @@ mod wait;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,13 +27,11 @@ use mio::{Events, Poll, Token, Waker};
 
 use crate::Error;
 use crate::batch::Batch;
-use crate::config::{Config, DontFragment, ZeroChecksums};
 use crate::drop_reason::DropReason;
 use crate::forward::Forwarder;
-use crate::hash::{Seeded, random_seed};
+use crate::hash::Seeded;
 use crate::io::{
-    PortQueue, Received, Receiver, SendQueue, SocketOptions, UdpSocket, port_reason,
-    underlay_reason,
+    PortQueue, Received, Receiver, SendQueue, UdpSocket, port_reason, underlay_reason,
 };
 use crate::offload::{Offload, Offloads};
 use crate::output::Output;
@@ -42,6 +40,7 @@ use crate::shared::Shared;
 use crate::snapshot::Reader;
 use crate::tables::Tables;
 use crate::trouble::{Place, Troubles};
+pub(crate) use outlets::{open_entropy_sockets, sending_options};
 use underlay::Follower;
 use wait::Spinner;
 
@@ -51,90 +50,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Events taken from the kernel at a time; those left over come with the next poll.
 const POLL_EVENTS: usize = 256;
 
-/// Room for what the kernel and routers say of datagrams that were sent, in bytes.
-const ERRORS: usize = 64 << 10;
-
 const WAKER: Token = Token(usize::MAX);
-
-/// What the sockets of all UDP ports have in common.
-pub(crate) fn sending_options(config: &Config) -> SocketOptions {
-    let ZeroChecksums { send_v4, send_v6, accept_v6 } = config.zero_checksums;
-    SocketOptions {
-        send_buffer: config.send_buffer,
-        may_fragment: config.dont_fragment == DontFragment::Unset,
-        send_unchecked: if config.local.is_ipv6() { send_v6 } else { send_v4 },
-        accept_unchecked: accept_v6,
-        ..SocketOptions::default()
-    }
-}
-
-/// Opens the sockets from whose ports VXLAN datagrams leave; where DF is inherited, those with DF first, and then as many
-/// without.
-///
-/// All workers send from the same ones: the source port of a flow must not depend on who sends it. Otherwise it would
-/// change as the flow moves from worker to worker, and so would the worker that receives it at the other end, whose
-/// device then moves the flow back to another worker here, and so on without an end.
-pub(crate) fn open_entropy_sockets(config: &Config) -> Result<Arc<[UdpSocket]>, Error> {
-    let options = SocketOptions {
-        reuse_port: false,
-        // Nobody is asked to send to these ports; peers answer to the segment's. There is room for errors.
-        sends_only: true,
-        receive_buffer: ERRORS,
-        ..sending_options(config)
-    };
-    let mut free = FreePorts::new(config.local, config.source_port_range.clone());
-    let mut sockets = Vec::new();
-    for bank in 0..config.banks() {
-        let options = SocketOptions { may_fragment: options.may_fragment || bank > 0, ..options };
-        for _ in 0..config.source_ports {
-            sockets.push(free.open(&options)?);
-        }
-    }
-    Ok(sockets.into())
-}
-
-/// Ports to send from.
-struct FreePorts {
-    local: IpAddr,
-    /// Those that were not tried yet; the kernel's choice if `None`.
-    ports: Option<Box<dyn Iterator<Item = u16>>>,
-}
-
-impl FreePorts {
-    fn new(local: IpAddr, range: Option<RangeInclusive<u16>>) -> Self {
-        let ports = range.map(|range| {
-            // From anywhere, so that several dataplanes of a host mostly do not meet.
-            let start = random_seed() as usize % range.len().max(1);
-            let later = range.clone().skip(start);
-            let ports: Box<dyn Iterator<Item = u16>> = Box::new(later.chain(range.take(start)));
-            ports
-        });
-        Self { local, ports }
-    }
-
-    /// A socket on the next port that is free.
-    fn open(&mut self, options: &SocketOptions) -> Result<UdpSocket, Error> {
-        let mut taken = None;
-        loop {
-            let port = match &mut self.ports {
-                None => 0,
-                Some(ports) => match (ports.next(), taken) {
-                    (Some(port), _) => port,
-                    (None, Some(error)) => return Err(error),
-                    (None, None) => {
-                        let error = io::Error::from(io::ErrorKind::AddrInUse);
-                        return Err(Error::io("choosing source ports", error, "widen their range"));
-                    }
-                },
-            };
-            match UdpSocket::open(SocketAddr::new(self.local, port), options) {
-                Ok((socket, _)) => return Ok(socket),
-                Err(error) if port > 0 && error.is_taken() => taken = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
 
 /// What a worker opens before the state it shares exists.
 #[derive(Debug)]
@@ -197,6 +113,10 @@ impl Kind {
     }
 }
 
+/// The socket that a datagram leaves from if it is a worker's own: by UDP port, whether it is at the IPv6 address, and
+/// whether the datagram may be fragmented.
+type Listening = (u16, bool, bool);
+
 /// Something frames come from.
 #[derive(Debug)]
 struct Source {
@@ -253,12 +173,13 @@ pub struct Worker {
     /// By token; gaps are reused.
     sources: Vec<Option<Source>>,
     port_source: HashMap<PortId, usize, Seeded>,
-    listener_source: HashMap<u16, usize, Seeded>,
+    /// By UDP port and whether it is at the IPv6 address.
+    listener_source: HashMap<(u16, bool), usize, Seeded>,
     entropy: Arc<[UdpSocket]>,
     /// Indices of the transmits for each entropy socket, and for the listening sockets by port and whether they may be
     /// fragmented.
     by_entropy: Vec<Vec<u32>>,
-    by_listener: Vec<((u16, bool), Vec<u32>)>,
+    by_listener: Vec<(Listening, Vec<u32>)>,
     batch: Batch,
     output: Output,
     forwarder: Forwarder,

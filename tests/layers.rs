@@ -9,7 +9,7 @@ const RUNNING: [&str; 8] =
     ["io", "worker", "control", "dataplane", "shared", "config", "trouble", "switches"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
-const TABLES: [&str; 24] = [
+const TABLES: [&str; 25] = [
     "rate",
     "damper",
     "tables",
@@ -20,6 +20,7 @@ const TABLES: [&str; 24] = [
     "fib",
     "snapshot",
     "listing",
+    "locals",
     "next_hop",
     "neighbours",
     "slots",

@@ -226,7 +226,7 @@ impl Node {
             if addresses[..place].contains(address) {
                 return Err(Failure::Usage(format!("--address: {address} is given twice")));
             }
-            if let Some(why) = plan::address_conflict(self.local, address.ip) {
+            if let Some(why) = plan::address_conflict(&[self.local], address.ip) {
                 return Err(Failure::Usage(format!("--address: {why}")));
             }
         }
@@ -307,7 +307,7 @@ fn vtep(
             "{argument} {whole}: {text:?} is not allowed; allowed: {allowed}"
         )));
     };
-    match plan::vtep_conflict(local, udp_port, vtep) {
+    match plan::vtep_conflict(&[local], udp_port, vtep) {
         Some(conflict) => Err(Failure::Usage(format!("{argument} {whole}: {conflict}"))),
         None => Ok(vtep),
     }

@@ -27,21 +27,27 @@ impl Overlay {
     /// Has to be called inside the host: sockets and devices are made where the calling thread is.
     pub fn start(host: &Namespace, plan: Plan) -> Result<Self, Failure> {
         let Plan { config, segments, .. } = plan;
-        let local = config.local;
-        let underlay = Underlay::find(host, local)?;
+        let locals = [config.local].into_iter().chain(config.second_local);
+        let underlays = locals.map(|local| Ok((local, Underlay::find(host, local)?)));
+        let underlays = underlays.collect::<Result<Vec<_>, Failure>>()?;
+        let ipv6 = underlays.iter().any(|(local, _)| local.is_ipv6());
         // The dataplane finds the MTU itself, unless it is not to look, or there is only the loopback interface to look at.
-        let fixed = !config.follow_host || underlay.link == "lo";
+        let fixed = !config.follow_host || underlays.iter().any(|(_, it)| it.link == "lo");
         let dataplane = Dataplane::start(config)?;
         let control = dataplane.control();
         for mut planned in segments {
-            let mtu = underlay.segment_mtu(&planned.segment, local.is_ipv6())?;
+            let mut mtu = u32::MAX;
+            for (local, underlay) in &underlays {
+                mtu = mtu.min(underlay.segment_mtu(&planned.segment, local.is_ipv6())?);
+            }
             if fixed {
                 planned.segment.mtu = Some(mtu);
             }
-            add_segment(host, &control, &planned, local.is_ipv6(), mtu)?;
+            add_segment(host, &control, &planned, ipv6, mtu)?;
             let id = planned.segment.id();
-            let Underlay { link, mtu: underlay_mtu } = &underlay;
-            info!("{id}: MTU {mtu} over {link} ({local}, MTU {underlay_mtu})");
+            for (local, Underlay { link, mtu: underlay_mtu }) in &underlays {
+                info!("{id}: MTU {mtu} over {link} ({local}, MTU {underlay_mtu})");
+            }
         }
         Ok(Self { dataplane, control })
     }
@@ -65,6 +71,9 @@ impl Overlay {
 /// Applies a plan to tables without devices and sockets: what is refused here would be refused later.
 pub fn rehearse(plan: &Plan) -> Result<(), overplane::Error> {
     let mut tables = Tables::new(plan.config.local, plan.config.workers)?;
+    if let Some(second) = plan.config.second_local {
+        tables.add_local(second)?;
+    }
     for planned in &plan.segments {
         let segment = planned.segment.id();
         let ports = planned.ports.iter().map(|port| Change::AddPort {

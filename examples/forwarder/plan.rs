@@ -134,12 +134,15 @@ pub fn mac(text: &str) -> Option<MacAddr> {
     text.parse().ok().filter(|mac: &MacAddr| mac.is_individual())
 }
 
-/// What stands against sending from `local` and `udp_port` to `vtep`.
-pub fn vtep_conflict(local: IpAddr, udp_port: u16, vtep: SocketAddr) -> Option<String> {
-    if vtep.is_ipv4() != local.is_ipv4() {
+/// What stands against sending from one of the addresses `locals` and `udp_port` to `vtep`; nothing if there are none.
+pub fn vtep_conflict(locals: &[IpAddr], udp_port: u16, vtep: SocketAddr) -> Option<String> {
+    if let [local] = locals
+        && vtep.is_ipv4() != local.is_ipv4()
+    {
         return Some(format!("{vtep} and this node's underlay address {local} differ in family"));
     }
-    (vtep == SocketAddr::new(local, udp_port)).then(|| format!("{vtep} is this node itself"))
+    let own = vtep.port() == udp_port && locals.contains(&vtep.ip());
+    own.then(|| format!("{vtep} is this node itself"))
 }
 
 /// Whether one node can have the address, as an underlay without scopes needs it.
@@ -157,12 +160,12 @@ pub fn is_host(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback() && !unfit
 }
 
-/// What stands against giving a device of the node at `local` the address.
-pub fn address_conflict(local: IpAddr, ip: IpAddr) -> Option<String> {
+/// What stands against giving a device of the node at `locals` the address.
+pub fn address_conflict(locals: &[IpAddr], ip: IpAddr) -> Option<String> {
     if ip.is_unspecified() || ip.is_multicast() {
         return Some(format!("{ip} is no address of one host"));
     }
-    (ip == local).then(|| format!("{ip} is this node's underlay address"))
+    locals.contains(&ip).then(|| format!("{ip} is this node's underlay address"))
 }
 
 /// The allowed names of a device, for messages.
@@ -196,7 +199,7 @@ mod tests {
     #[test]
     fn a_vtep_is_of_the_same_family_and_another_node() {
         let local: IpAddr = [10, 9, 0, 1].into();
-        let conflict = |text| vtep(text, 4789).and_then(|vtep| vtep_conflict(local, 4789, vtep));
+        let conflict = |text| vtep(text, 4789).and_then(|vtep| vtep_conflict(&[local], 4789, vtep));
         assert_eq!(conflict("10.9.0.2"), None);
         assert_eq!(conflict("10.9.0.1:4790"), None);
         assert!(conflict("10.9.0.1").is_some_and(|why| why.ends_with("is this node itself")));

@@ -53,7 +53,7 @@ impl Draft {
             ));
         }
         self.tables.underlay_mtu = mtu;
-        let ipv6 = self.tables.local.is_ipv6();
+        let ipv6 = self.tables.locals.has_ipv6();
         let following = self.tables.segments.values().filter(|entry| entry.follows_underlay);
         let following: Vec<SegmentId> = following.map(|entry| entry.id).collect();
         for id in following {

@@ -43,7 +43,7 @@ impl Draft {
     ) -> Result<VtepId, Error> {
         self.entry(segment)?;
         let ip = address.ip();
-        if ip == self.tables.local && address.port() == segment.udp_port {
+        if self.tables.locals.contains(ip) && address.port() == segment.udp_port {
             return Err(Error::conflict(
                 format_args!("VTEP {address} in segment {segment}"),
                 "it is this node itself, which would hear its own frames",
@@ -59,12 +59,12 @@ impl Draft {
                 "a unicast address with a UDP port",
             ));
         }
-        if ip.is_ipv4() != self.tables.local.is_ipv4() {
+        if !self.tables.locals.reach(ip) {
             return Err(Error::conflict(
                 format_args!("VTEP {address}"),
                 format_args!(
                     "this node's underlay address is {}: the families differ",
-                    self.tables.local
+                    self.tables.locals
                 ),
             ));
         }

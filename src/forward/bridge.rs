@@ -335,7 +335,7 @@ impl Forwarder {
             Some(_) => {}
             None => {
                 let source = batch.source(index);
-                if !segment.open || source == context.tables.local {
+                if !segment.open || context.tables.locals.contains(source) {
                     return Err(DropReason::UnknownVtep);
                 }
                 output.discover(segment.id, source);

@@ -266,7 +266,7 @@ impl Forwarder {
         let packet = batch.frame_mut(index);
         match sender {
             Some(vtep) => vtep.counters.of(context.worker).received(1, packet.len() as u64),
-            None if segment.open && source != context.tables.local => {
+            None if segment.open && !context.tables.locals.contains(source) => {
                 output.discover(segment.id, source)
             }
             None => return Err(DropReason::UnknownVtep),

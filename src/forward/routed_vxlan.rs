@@ -76,7 +76,7 @@ impl Forwarder {
         let segment = origin.segment;
         if origin.vtep.is_none() {
             let source = batch.source(index);
-            if !segment.open || source == context.tables.local {
+            if !segment.open || context.tables.locals.contains(source) {
                 return Err(DropReason::UnknownVtep);
             }
             output.discover(segment.id, source);

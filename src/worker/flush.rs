@@ -15,7 +15,7 @@ use crate::shared::Shared;
 use crate::tables::Tables;
 use crate::trouble::{Place, Troubles};
 
-use super::{Kind, Source, Worker};
+use super::{Kind, Source, Worker, outlets};
 
 /// Shortest time between two rounds of discovery by one worker, for each costs a publication.
 const DISCOVERY_INTERVAL: Duration = Duration::from_millis(100);
@@ -36,13 +36,13 @@ impl Worker {
         self.sort_transmits();
         let Self { by_entropy, by_listener, entropy, sources, listener_source, .. } = self;
         let inherits_df = self.shared.config.dont_fragment == DontFragment::Inherit;
-        let listener = |udp_port: &u16| match sources.get(*listener_source.get(udp_port)?)? {
+        let listener = |at: (u16, bool)| match sources.get(*listener_source.get(&at)?)? {
             Some(Source { kind: Kind::Socket { socket, .. }, .. }) => Some(&**socket),
             _ => None,
         };
         let by_entropy = by_entropy.iter().zip(entropy.iter().map(Some));
-        let by_listener = by_listener.iter().map(|((udp_port, may_fragment), list)| {
-            let socket = listener(udp_port);
+        let by_listener = by_listener.iter().map(|((udp_port, ipv6, may_fragment), list)| {
+            let socket = listener((*udp_port, *ipv6));
             if let (true, false, Some(socket)) = (inherits_df, list.is_empty(), socket) {
                 // This worker's own: nobody else sends from it meanwhile.
                 let _ = socket.set_may_fragment(*may_fragment);
@@ -70,26 +70,24 @@ impl Worker {
     fn sort_transmits(&mut self) {
         self.by_entropy.iter_mut().for_each(Vec::clear);
         self.by_listener.iter_mut().for_each(|(_, list)| list.clear());
-        let spread = self.shared.config.source_ports as u64;
+        let config = &self.shared.config;
         let tables = self.reader.value();
         for (index, transmit) in self.output.transmits.iter().enumerate() {
-            if tables.vtep(transmit.vtep).is_none() {
+            let Some(to) = tables.vtep(transmit.vtep).map(|vtep| vtep.address.ip()) else {
                 let datagrams = transmit.datagrams.into();
                 self.forwarder.unsent(tables, transmit, datagrams, DropReason::VtepGone);
                 continue;
-            }
+            };
             let may_fragment = transmit.outer.may_fragment;
             let udp_port = match transmit.source {
-                // The upper bits of the product spread hashes evenly over any number of ports.
-                SourcePort::Entropy { flow, .. } if spread > 0 => {
-                    let bank = if may_fragment { self.shared.config.source_ports } else { 0 };
-                    let port = ((u64::from(flow) * spread) >> 32) as usize;
-                    self.by_entropy[bank + port].push(index as u32);
+                SourcePort::Entropy { flow, .. } if config.source_ports > 0 => {
+                    let place = outlets::place(config, flow, may_fragment, to);
+                    self.by_entropy[place].push(index as u32);
                     continue;
                 }
                 SourcePort::Entropy { listener, .. } | SourcePort::Listener(listener) => listener,
             };
-            let key = (udp_port, may_fragment);
+            let key = (udp_port, to.is_ipv6(), may_fragment);
             match self.by_listener.iter_mut().find(|(other, _)| *other == key) {
                 Some((_, list)) => list.push(index as u32),
                 None => self.by_listener.push((key, vec![index as u32])),

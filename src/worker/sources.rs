@@ -30,7 +30,7 @@ impl Worker {
                 self.close(index);
             }
         }
-        self.by_listener.retain(|((udp_port, _), _)| tables.receives_on(*udp_port));
+        self.by_listener.retain(|((udp_port, ..), _)| tables.receives_on(*udp_port));
         let (queues, sockets) = {
             let mut inbox = lock(&self.shared.seats[self.index].inbox);
             // What this snapshot does not name belongs to the next one.
@@ -50,22 +50,22 @@ impl Worker {
         }
         for (udp_port, socket) in sockets {
             // Given up and taken up again before this worker noticed: it is the same socket, or as good.
-            let group = socket.group();
-            if self.has_socket(udp_port, group) {
+            let (group, ipv6) = (socket.group(), socket.local_addr().is_ipv6());
+            if self.has_socket(udp_port, ipv6, group) {
                 continue;
             }
             let drops = socket.drops().unwrap_or(0);
             let index = self.open(Kind::Socket { udp_port, socket, drops, gro: false });
             if let (Some(index), None) = (index, group) {
-                self.listener_source.insert(udp_port, index);
+                self.listener_source.insert((udp_port, ipv6), index);
             }
         }
     }
 
-    fn has_socket(&self, udp_port: u16, group: Option<IpAddr>) -> bool {
+    fn has_socket(&self, udp_port: u16, ipv6: bool, group: Option<IpAddr>) -> bool {
         self.sources.iter().flatten().any(|source| match &source.kind {
             Kind::Socket { udp_port: other, socket, .. } => {
-                (*other, socket.group()) == (udp_port, group)
+                (*other, socket.local_addr().is_ipv6(), socket.group()) == (udp_port, ipv6, group)
             }
             Kind::Port { .. } => false,
         })
@@ -128,7 +128,7 @@ impl Worker {
             }
             Kind::Socket { udp_port, socket, .. } => {
                 if socket.group().is_none() {
-                    self.listener_source.remove(&udp_port);
+                    self.listener_source.remove(&(udp_port, socket.local_addr().is_ipv6()));
                 }
             }
         }

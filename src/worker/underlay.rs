@@ -239,7 +239,8 @@ impl Worker {
         if follower.due.is_some_and(|due| now >= due) {
             follower.due = None;
             all = true;
-            if let Some(mtu) = follower.interface_mtu(config.local)
+            let narrowest = config.locals().filter_map(|local| follower.interface_mtu(local)).min();
+            if let Some(mtu) = narrowest
                 && mtu != tables.underlay_mtu
             {
                 changes.push(Change::SetUnderlayMtu(mtu));
@@ -256,7 +257,8 @@ impl Worker {
         };
         let widest = tables.widest_packet();
         for vtep in asked {
-            let Ok(mtu) = follower.routes.route_mtu(config.local, vtep.ip()) else { continue };
+            let Some(local) = config.local_for(vtep.ip()) else { continue };
+            let Ok(mtu) = follower.routes.route_mtu(local, vtep.ip()) else { continue };
             let (source, until) = (PathSource::Route, Duration::MAX);
             // Without a route the next one counts, and what is fragmented has no limit.
             let mtu =

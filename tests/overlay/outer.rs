@@ -272,3 +272,96 @@ fn outer_options_out_of_range_are_refused() {
         assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains(allowed));
     }
 }
+
+/// Frames for a VTEP go to the port that it was given, by default the segment's, whatever port it sends from.
+#[test]
+fn row_05_destination_ports_are_those_of_segments_and_vteps() {
+    let mut network = Network::new(1);
+    let mut ports = Vec::new();
+    for (n, udp_port) in [(1, 4789), (2, 8472)] {
+        let segment = bridge_with(n, |segment| segment.udp_port = udp_port);
+        let id = segment.id();
+        ports.push((network.add_segment(1, segment, false), id));
+        // One VTEP on the segment's port, and one on its own.
+        for vtep in [SocketAddr::new(underlay(2), udp_port), SocketAddr::new(underlay(3), 4790)] {
+            network.change(1, Change::AddFlood { segment: id, vtep });
+        }
+    }
+    for (n, (port, id)) in (1..).zip(ports) {
+        // Both are heard from, and their hosts learned, from ports of their choice.
+        for (node, source) in [(2, 50_000), (3, 50_001)] {
+            let hello = vxlan(vni(n), &udp(host(node), EVERYBODY, b"hello"));
+            network.arrive_from(1, SocketAddr::new(underlay(node), source), id.udp_port, &hello);
+        }
+        for (node, expected) in [(2, id.udp_port), (3, 4790)] {
+            network.sent.clear();
+            network.send(1, port, &udp(host(1), host(node), b"answer"));
+            let to: Vec<SocketAddr> = network.sent.iter().map(|datagram| datagram.to).collect();
+            assert_eq!(to, [SocketAddr::new(underlay(node), expected)]);
+        }
+    }
+}
+
+/// What the underlay may fragment of a frame is asked for by whoever makes the tables.
+#[test]
+fn row_18_datagrams_say_whether_their_packet_may_be_fragmented() {
+    for asked in [false, true] {
+        let mut network = Network::new(1);
+        if asked {
+            network.node(1).tables.inherit_dont_fragment();
+        }
+        let port = network.add_segment(1, bridge(1), false);
+        network.change(1, Change::AddFlood { segment: bridge_id(1), vtep: vtep(2) });
+        let flagged = |flags: u8| {
+            let mut packet = packet(false, 0, 64);
+            packet[6] = flags;
+            set_tos(&mut packet, 0);
+            packet
+        };
+        let arp = [&[0xff; 6][..], &host(1).mac.0, &[0x08, 0x06], &[0xff; 46]].concat();
+        for (sent, may) in [
+            (frame(&flagged(0), 0), true),
+            (frame(&flagged(0), 2), true),
+            (frame(&flagged(0x40), 0), false),
+            (frame(&flagged(0x40), 1), false),
+            (frame(&packet(true, 0, 64), 0), false),
+            (arp, true),
+        ] {
+            network.send(1, port, &sent);
+            assert_eq!(network.sent.last().unwrap().outer.may_fragment, asked && may);
+        }
+    }
+}
+
+/// A node with an address of each family has VTEPs of both, and is a VTEP of its own at neither.
+#[test]
+fn tables_know_both_addresses_of_a_node() {
+    let mut network = Network::new(1);
+    let second = "2001:db8::1".parse().unwrap();
+    let segment = bridge_id(1);
+    let flood = |address: &str| Change::AddFlood {
+        segment,
+        vtep: SocketAddr::new(address.parse().unwrap(), segment.udp_port),
+    };
+    network.change(1, Change::AddSegment(bridge(1)));
+    assert!(network.try_change(1, [flood("2001:db8::2")]).is_err(), "without one of its family");
+    network.change(1, Change::RemoveSegment(segment));
+    let tables = &mut network.node(1).tables;
+    assert!(
+        tables.add_local(underlay(7)).is_err()
+            && tables.add_local("ff02::1".parse().unwrap()).is_err()
+    );
+    tables.add_local(second).unwrap();
+    let port = network.add_segment(1, bridge_with(1, |segment| segment.open = true), false);
+    assert_eq!(network.node(1).tables.segments()[0].mtu, 1430, "what fits over IPv6");
+    network.try_change(1, [flood("2001:db8::2"), flood("192.0.2.2")]).unwrap();
+    for own in ["2001:db8::1", "192.0.2.1"] {
+        assert!(network.try_change(1, [flood(own)]).is_err(), "{own}");
+        // Nor is it discovered.
+        let hello = vxlan(vni(1), &udp(host(2), EVERYBODY, b"hello"));
+        network.arrive(1, own.parse().unwrap(), segment.udp_port, &hello);
+    }
+    assert_eq!(network.drops(1, DropReason::UnknownVtep), 2);
+    network.send(1, port, &udp(host(1), EVERYBODY, b"hello"));
+    assert_eq!(network.sent.len(), 2);
+}

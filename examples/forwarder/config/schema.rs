@@ -25,6 +25,7 @@ use crate::report::Format;
 
 const DATAPLANE: &[&str] = &[
     "local",
+    "second_local",
     "workers",
     "fdb_capacity",
     "batch",
@@ -75,11 +76,12 @@ pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
     let mut devices = Once::new();
     let mut names = segment::Names::default();
     // Without a local address there is nothing to compare VTEPs with.
-    let local = config.as_ref().and_then(|(_, local)| *local);
+    let locals = config.as_ref().map_or(Vec::new(), |(_, locals)| locals.clone());
     let mut planned = Vec::new();
     for item in segments.unwrap_or_default() {
         let Some(section) = item.section(problems) else { continue };
-        let mut reader = segment::Reader { local, devices: &mut devices, names: &mut names };
+        let mut reader =
+            segment::Reader { locals: locals.clone(), devices: &mut devices, names: &mut names };
         planned.extend(reader.read(&section, problems));
     }
     let config = config.map(|(config, _)| config);
@@ -93,8 +95,8 @@ pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
 /// Stands for the address that a broken file does not have.
 const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// Reads `[dataplane]`; returns the local address once more if there is one.
-fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<IpAddr>) {
+/// Reads `[dataplane]`; returns the local addresses once more, as far as there are any.
+fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Vec<IpAddr>) {
     section.only(DATAPLANE, &[], "", problems);
     let allowed = "a unicast address of this node";
     let local = section.need("local", allowed, problems).and_then(|item| {
@@ -102,6 +104,12 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<
         item.text(allowed, read, problems)
     });
     let mut config = Config::new(local.unwrap_or(NOWHERE));
+    if let (Some(item), Some(first)) = (section.get("second_local"), local) {
+        let other = |ip: &IpAddr| plan::is_unicast(*ip) && ip.is_ipv4() != first.is_ipv4();
+        let read = |text: &str| text.parse().ok().filter(other);
+        let allowed = "a unicast address of this node, of the other family than local";
+        config.second_local = item.text(allowed, read, problems);
+    }
     let mut number = |key: &str, range, target: &mut usize| {
         let value = section.get(key).and_then(|item: Item<'_>| item.integer(range, problems));
         *target = value.map_or(*target, |value| value as usize);
@@ -157,5 +165,6 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Option<
             None => item.refuse("\"auto\", \"off\", or names joined by commas", problems),
         }
     }
-    (config, local)
+    let locals = local.into_iter().chain(config.second_local).collect();
+    (config, locals)
 }

@@ -43,7 +43,9 @@ fn the_example_says_what_its_comments_say() {
 fn the_defaults_in_the_example_are_the_defaults() {
     let key = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains([' ', '#']));
     let uncomment = |line: &str| match line.strip_prefix("# ") {
-        Some(rest) if key(rest) && !rest.starts_with("mtu") => format!("{rest}\n"),
+        Some(rest) if key(rest) && !rest.starts_with("mtu") && !rest.starts_with("second") => {
+            format!("{rest}\n")
+        }
         _ => format!("{line}\n"),
     };
     let explicit: String = EXAMPLE.lines().map(uncomment).collect();
@@ -56,7 +58,7 @@ fn the_defaults_in_the_example_are_the_defaults() {
 fn every_option_arrives() {
     let text = r#"
         stats = "json"
-        dataplane = { local = "fd00::1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, source_port_range = "50000-50001", receive_buffer = 10000, send_buffer = 20000, dont_fragment = "inherit", zero_checksums = "send-v6,accept-v6", path_mtu_expiry = 60, follow_host = false, reserved_bits = "strict", offload = "checksum,tso", spin = 20 }
+        dataplane = { local = "fd00::1", second_local = "10.9.0.1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, source_port_range = "50000-50001", receive_buffer = 10000, send_buffer = 20000, dont_fragment = "inherit", zero_checksums = "send-v6,accept-v6", path_mtu_expiry = 60, follow_host = false, reserved_bits = "strict", offload = "checksum,tso", spin = 20 }
         [[segment]]
         kind = "bridge"
         vni = 0xff
@@ -77,7 +79,7 @@ fn every_option_arrives() {
         gbp = true
         any_vni = true
         flood = ["ff05::42"]
-        peers = ["fd00::2", "[fd00::3]:9"]
+        peers = ["fd00::2", "[fd00::3]:9", "10.9.0.2"]
         vtep_group = 0
         group_fwd_mask = 0x4000
         storm = { broadcast = 100, multicast = { per_second = 5, burst = 7 }, unknown_unicast = "none" }
@@ -102,6 +104,7 @@ fn every_option_arrives() {
     let Plan { config, segments, stats } = parse("a", text).unwrap();
     assert_eq!(stats, Format::Json);
     assert_eq!(config.local, "fd00::1".parse::<IpAddr>().unwrap());
+    assert_eq!(config.second_local, Some([10, 9, 0, 1].into()));
     assert_eq!((config.workers, config.batch, config.source_ports), (3, 7, 0));
     assert_eq!(config.fdb_capacity, 1000);
     assert_eq!((config.receive_buffer, config.send_buffer), (10_000, 20_000));
@@ -128,7 +131,8 @@ fn every_option_arrives() {
     let (address, mac) = ("fd08::9".parse().unwrap(), "02:00:00:00:00:09".parse().unwrap());
     assert_eq!(segments[0].neighbours, [(address, mac, true)]);
     assert!(segment.header.gbp && segment.header.any_vni);
-    let peers = ["[fd00::2]:8472", "[fd00::3]:9"].map(|peer| peer.parse().unwrap());
+    let peers =
+        ["[fd00::2]:8472", "[fd00::3]:9", "10.9.0.2:8472"].map(|peer| peer.parse().unwrap());
     assert_eq!(segments[0].peers, peers);
     assert_eq!(segments[0].flood, ["[ff05::42]:8472".parse().unwrap()]);
     let port = &segments[0].ports[0].options;
@@ -187,11 +191,12 @@ fn errors_name_line_key_and_what_is_allowed() {
         ),
         (
             format!(
-                "{dataplane}local = \"10.9.0.1\"\nsource_port_range = \"9-8\"\nzero_checksums = \"send\""
+                "{dataplane}local = \"10.9.0.1\"\nsecond_local = \"10.9.0.2\"\nsource_port_range = \"9-8\"\nzero_checksums = \"send\""
             ),
             vec![
-                "5: dataplane.source_port_range: \"9-8\" is not allowed; allowed: \"host\", or FIRST-LAST as in 49152-65535",
-                "6: dataplane.zero_checksums: \"send\" is not allowed; allowed: \"none\", or of send-v4, send-v6, accept-v6 those wanted, joined by commas",
+                "5: dataplane.second_local: \"10.9.0.2\" is not allowed; allowed: a unicast address of this node, of the other family than local",
+                "6: dataplane.source_port_range: \"9-8\" is not allowed; allowed: \"host\", or FIRST-LAST as in 49152-65535",
+                "7: dataplane.zero_checksums: \"send\" is not allowed; allowed: \"none\", or of send-v4, send-v6, accept-v6 those wanted, joined by commas",
             ],
         ),
         (
@@ -220,7 +225,7 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "9: dataplane.send_buffer: 2.5 is not allowed; allowed: 4096 to 1073741824",
                 "10: dataplane.dont_fragment: true is not allowed; allowed: \"set\", \"unset\" or \"inherit\"",
                 "11: dataplane.reserved_bits: \"keep\" is not allowed; allowed: \"ignore\" or \"strict\"",
-                "12: dataplane.batches: unknown key; allowed: local, workers, fdb_capacity, batch, source_ports, source_port_range, receive_buffer, send_buffer, dont_fragment, zero_checksums, path_mtu_expiry, follow_host, reserved_bits, offload, spin",
+                "12: dataplane.batches: unknown key; allowed: local, second_local, workers, fdb_capacity, batch, source_ports, source_port_range, receive_buffer, send_buffer, dont_fragment, zero_checksums, path_mtu_expiry, follow_host, reserved_bits, offload, spin",
                 "13: dataplane.offload: \"-tos\" is no offload; allowed: auto, off, checksum, tso, uso, coalesce-tcp, coalesce-udp, udp-gso, udp-gro, and each of these with '-' in front after auto",
                 "14: dataplane.spin: 10001 is not allowed; allowed: 0 to 10000",
             ],

@@ -1,5 +1,6 @@
 //! The rows of `docs/vtep.md` on real devices, a module a theme, mostly against the kernel's VXLAN device and bridge.
 
+mod dual_stack;
 mod fdb_entries;
 mod follow;
 mod gateway;

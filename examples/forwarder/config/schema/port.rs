@@ -76,7 +76,7 @@ impl Reader<'_> {
 
     fn address(&self, item: &Item<'_>, mtu: Option<u32>, problems: &mut Problems) -> Option<Cidr> {
         let address = item.parse::<Cidr>(ADDRESS, problems)?;
-        if let Some(why) = self.local.and_then(|local| plan::address_conflict(local, address.ip)) {
+        if let Some(why) = plan::address_conflict(&self.locals, address.ip) {
             item.problem(format_args!("{item}: {why}"), problems);
             return None;
         }

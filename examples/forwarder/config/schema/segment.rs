@@ -46,7 +46,7 @@ pub struct Names(HashMap<SegmentId, usize>);
 
 /// Reads one segment after the other.
 pub struct Reader<'r> {
-    pub local: Option<IpAddr>,
+    pub locals: Vec<IpAddr>,
     pub devices: &'r mut Once<String>,
     pub names: &'r mut Names,
 }
@@ -78,7 +78,7 @@ impl Reader<'_> {
         let udp_port = segment.udp_port;
         let mut planned = SegmentPlan::new(segment);
         self.ports(section, &mut planned, problems);
-        let mut vteps = Vteps { local: self.local, udp_port, known: HashMap::new() };
+        let mut vteps = Vteps { locals: self.locals.clone(), udp_port, known: HashMap::new() };
         if planned.segment.kind.is_ethernet() {
             let flood = section.get("flood");
             planned.flood = vteps.list(flood.clone(), (FLOODED, plan::flooded), problems);
@@ -222,7 +222,7 @@ type Kind = (&'static str, fn(&str, u16) -> Option<SocketAddr>);
 
 /// Reads VTEPs of one segment, in which each address has one UDP port.
 pub struct Vteps {
-    local: Option<IpAddr>,
+    locals: Vec<IpAddr>,
     udp_port: u16,
     known: HashMap<IpAddr, (u16, usize)>,
 }
@@ -239,7 +239,7 @@ impl Vteps {
         problems: &mut Problems,
     ) -> Option<SocketAddr> {
         let vtep = item.text(allowed, |text| read(text, self.udp_port), problems)?;
-        let conflict = self.local.and_then(|local| plan::vtep_conflict(local, self.udp_port, vtep));
+        let conflict = plan::vtep_conflict(&self.locals, self.udp_port, vtep);
         if let Some(conflict) = conflict {
             item.problem(conflict, problems);
             return None;
