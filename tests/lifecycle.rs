@@ -59,7 +59,8 @@ fn live(host: Option<&Namespace>) {
         std::thread::sleep(Duration::from_secs(1));
         idle(3);
         host.delete("ovl0").unwrap();
-        std::thread::sleep(Duration::from_millis(1100));
+        // What was learned behind it is flushed, and the FDB swept for it, a twelfth of a second at a time.
+        std::thread::sleep(Duration::from_millis(2500));
         // A dead device must not be looped over.
         idle(2);
     }

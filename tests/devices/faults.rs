@@ -91,7 +91,11 @@ fn trains_refused(underlay_addresses: [&str; 2]) {
     let hosts = underlay();
     let [a, b] = underlay_addresses;
     let left = Node::vxlan(&hosts[0], a, b, &inner_addresses(0));
-    let right = Node::vxlan(&hosts[1], b, a, &inner_addresses(1));
+    let mut config = Config::new(ip(b));
+    config.zero_checksums.accept_v6 = true;
+    let segment = Segment::bridge(Vni::new(42).unwrap());
+    let right = Node::new(&hosts[1], config, segment, &inner_addresses(1));
+    right.control.add_flood(right.segment, SocketAddr::new(ip(a), 4789)).unwrap();
     let both = [&hosts[0], &hosts[1]];
     if state(&left.control, Offload::UdpGso) != OffloadState::On {
         // A kernel without trains has none to refuse.
