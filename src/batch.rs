@@ -412,7 +412,7 @@ impl Batch {
     /// and at most `keep` bytes of the frame.
     ///
     /// The frame itself keeps its place, so the same frame can go out with and without the header.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn prepend(&mut self, index: usize, header: &[u8], keep: usize) -> Span {
         debug_assert!(header.len() <= HEADROOM);
         // Within a train the room in front is the datagram's own header, which was stripped, and then the frame before.

@@ -112,8 +112,15 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let mut broadcast = frames[0].1.clone();
     broadcast[..6].fill(0xff);
     frames.push(("broadcast", broadcast));
-    let arp: [&[u8]; 7] =
-        [&[0xff; 6], &A, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &A, &[10, 0, 0, 1], &[0; 6], &[10, 0, 0, 9]];
+    let arp: [&[u8]; 7] = [
+        &[0xff; 6],
+        &A,
+        &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+        &A,
+        &[10, 0, 0, 1],
+        &[0; 6],
+        &[10, 0, 0, 9],
+    ];
     frames.push(("arp", arp.concat()));
     let target = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
     let option = [&target[..], &[1, 1], &A].concat();

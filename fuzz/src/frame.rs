@@ -38,7 +38,8 @@ fn vxlan_header(bytes: &[u8]) {
     }
     if let Ok(Some(policy)) = header.extensions(ReservedBits::Strict, true) {
         let written = vxlan::encode_with_policy(header.vni(), policy);
-        let again = vxlan::decode(&written).map(|h| (h.vni(), h.extensions(ReservedBits::Strict, true)));
+        let again =
+            vxlan::decode(&written).map(|h| (h.vni(), h.extensions(ReservedBits::Strict, true)));
         assert_eq!(again, Ok((header.vni(), Ok(Some(policy)))));
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
 use overplane::{
     Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder,
-    Gateway, GroupInfo, MacAddr, MssClamp, NeighbourEntry, Offload, Offloads, Output, PortId, PortInfo,
-    PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit, Ttl,
-    limits,
+    Gateway, GroupInfo, MacAddr, MssClamp, NeighbourEntry, Offload, Offloads, Output, PortId,
+    PortInfo, PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit,
+    Ttl, limits,
 };
 
 use crate::cursor::Cursor;
@@ -261,7 +261,12 @@ impl World {
             tables.ports().into_iter().map(|port| (port.id, port)).collect();
         for transmit in output.transmits() {
             let segment = slot_of(transmit.body).expect("only a known segment sends");
-            assert!(port.is_some() || infos[&segment].scope.vtep_group == 0 || !infos[&segment].vtep_groups.is_empty(), "split horizon");
+            assert!(
+                port.is_some()
+                    || infos[&segment].scope.vtep_group == 0
+                    || !infos[&segment].vtep_groups.is_empty(),
+                "split horizon"
+            );
             check_transmit(tables, batch, output, transmit, &infos[&segment]);
         }
         for deliver in output.delivers() {

@@ -240,7 +240,7 @@ impl Emitter<'_> {
     }
 
     /// What the outer headers for a frame are to say, if the underlay can carry it to the VTEP.
-    #[inline]
+    #[inline(always)]
     fn admit(
         &self,
         frame: &[u8],
@@ -257,7 +257,7 @@ impl Emitter<'_> {
     }
 
     /// What the outer UDP and IP headers for a frame are to say.
-    #[inline]
+    #[inline(always)]
     fn outer_headers(&self, frame: &[u8], info: &FrameInfo) -> (SourcePort, OuterHeader) {
         (self.source_port(frame, info), self.segment.outer.header(frame, info))
     }
@@ -339,7 +339,7 @@ impl Emitter<'_> {
     }
 
     /// A VXLAN peer expects entropy; flannel's expects its own port.
-    #[inline]
+    #[inline(always)]
     fn source_port(&self, frame: &[u8], info: &FrameInfo) -> SourcePort {
         match self.segment.id.vni {
             Some(_) => {
@@ -556,7 +556,7 @@ impl Emitter<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, transmit: Transmit) {
         if self.output.transmits.len() < MAX_OUTPUT {
             self.output.transmits.push(transmit);
