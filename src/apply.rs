@@ -242,6 +242,7 @@ impl Draft {
             open: segment.open,
             outer: OuterRule::new(segment.outer, self.tables.inherits_df),
             header: segment.header,
+            has_many_headers: segment.header.gbp || segment.header.any_vni,
             vnis: Shards::new(seed),
             ports: SmallVec::new(),
             table,

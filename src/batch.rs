@@ -350,6 +350,14 @@ impl Batch {
         !self.metadata.is_empty()
     }
 
+    /// The frame that a run is a part of, if it is of one.
+    pub(crate) fn frame_of(&self, run: Span) -> Option<usize> {
+        let after = self.frames.partition_point(|frame| frame.span.start <= run.start);
+        let index = after.checked_sub(1)?;
+        let span = self.span(index);
+        (run.start - span.start <= span.len).then_some(index)
+    }
+
     /// The bytes of a run inside this batch.
     ///
     /// # Panics

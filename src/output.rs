@@ -196,11 +196,14 @@ impl Output {
         found.map_or_else(|_| Metadata::default(), |at| self.metadata[at].1)
     }
 
-    /// Adds what is known of the frame that the deliveries from number `first` on are of.
+    /// Adds what is known of the frames that the deliveries from number `first` on are of, once for the whole batch.
     #[cold]
-    pub(crate) fn describe(&mut self, first: usize, metadata: Metadata) {
-        let of_this = first..self.delivers.len();
-        self.metadata.extend(of_this.map(|index| (index as u32, metadata)));
+    pub(crate) fn describe(&mut self, first: usize, batch: &Batch) {
+        for (index, deliver) in self.delivers.iter().enumerate().skip(first) {
+            if let Some(frame) = batch.frame_of(deliver.body) {
+                self.metadata.push((index as u32, batch.metadata(frame)));
+            }
+        }
     }
 
     /// The arena that [`Transmit::head`] and [`Deliver::head`] point into.

@@ -308,6 +308,8 @@ pub(crate) struct SegmentEntry {
     /// What outer headers say.
     pub(crate) outer: OuterRule,
     pub(crate) header: HeaderOptions,
+    /// Whether the VXLAN headers of its datagrams are not all alike: looked at for each frame, and so kept at hand.
+    pub(crate) has_many_headers: bool,
     /// VTEPs that datagrams go to under another VNI than the segment's.
     pub(crate) vnis: Shards<VtepId, Vni>,
     pub(crate) ports: SmallVec<[PortId; 4]>,
@@ -324,10 +326,9 @@ pub(crate) struct SegmentEntry {
 }
 
 impl SegmentEntry {
-    /// Whether the VXLAN headers of its datagrams are not all alike.
-    #[inline]
-    pub(crate) fn has_many_headers(&self) -> bool {
-        self.header.gbp || self.header.any_vni || !self.vnis.is_empty()
+    /// Brings [`SegmentEntry::has_many_headers`] in step with what it follows from.
+    pub(crate) fn update_headers(&mut self) {
+        self.has_many_headers = self.header.gbp || self.header.any_vni || !self.vnis.is_empty();
     }
 
     pub(crate) fn bridge(&self) -> Option<&Bridge> {

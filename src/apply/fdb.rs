@@ -172,12 +172,17 @@ impl Draft {
         self.bridge(segment)?;
         let Some(vni) = vni else {
             let id = self.known_vtep(vtep)?;
-            let old = self.segment(segment)?.vnis.remove(&id);
+            let entry = self.segment(segment)?;
+            let old = entry.vnis.remove(&id);
+            entry.update_headers();
             found(old.is_some(), || format!("a VNI of VTEP {vtep} in segment {segment}"))?;
             return self.unname(segment, Location::Vtep(id));
         };
         let id = self.vtep_or_group(segment, vtep)?;
-        match self.segment(segment)?.vnis.insert(id, vni) {
+        let entry = self.segment(segment)?;
+        let old = entry.vnis.insert(id, vni);
+        entry.update_headers();
+        match old {
             Some(_) => Ok(()),
             None => self.name(segment, Location::Vtep(id)),
         }

@@ -105,7 +105,9 @@ fn audience<'a>(
     bridge: &'a Bridge,
     to: MacNumber,
 ) -> (&'a [PortId], &'a [VtepId], Traits) {
-    match bridge.lists.get(&to) {
+    // Looked for only where there is any: most segments have none.
+    let list = if bridge.lists.is_empty() { None } else { bridge.lists.get(&to) };
+    match list {
         // Ports that are named get it, whatever they are flooded with.
         Some(list) if !list.ports.is_empty() => (&list.ports, &list.vteps, Traits::default()),
         Some(list) => (&segment.ports, &list.vteps, class(to)),
@@ -131,12 +133,12 @@ impl Forwarder {
         let mut recent = Recent::default();
         let macs = bridge.macs();
         prefetch_frames(bridge, batch);
+        let delivered = output.delivers.len();
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
             let cast = Cast::of(batch.frame(index));
             let from = (port, segment, (bridge, &macs), &mut recent);
             let before = output.transmits.len();
-            let delivered = output.delivers.len();
             let fate = match self.bridge_frame(context, from, batch, index, &mut news, output) {
                 Ok(fate) => fate,
                 Err(reason) => {
@@ -153,9 +155,9 @@ impl Forwarder {
             };
             tally.add(bytes, fate, context.counters);
             tally.towards_underlay(bytes, cast, output.transmits.len() > before);
-            if batch.has_metadata() {
-                output.describe(delivered, batch.metadata(index));
-            }
+        }
+        if batch.has_metadata() {
+            output.describe(delivered, batch);
         }
         tally.flush_from_port(context, port, segment);
     }
@@ -281,19 +283,14 @@ impl Forwarder {
             recent: Recent::default(),
         };
         prefetch_datagrams(context.tables, udp_port, batch);
+        let delivered = output.delivers.len();
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
             let fate = if self.coalescer.follow(batch, index, origins.encapsulation(), output) {
                 origins.accepted(bytes as usize);
                 Fate::Forwarded(1)
             } else {
-                let delivered = output.delivers.len();
-                let fate =
-                    self.unwrap_frame(context, &mut origins, batch, index, &mut news, output);
-                if batch.has_metadata() {
-                    output.describe(delivered, batch.metadata(index));
-                }
-                match fate {
+                match self.unwrap_frame(context, &mut origins, batch, index, &mut news, output) {
                     Ok(fate) => fate,
                     Err(reason) => origins.dropped(reason),
                 }
@@ -301,6 +298,9 @@ impl Forwarder {
             tally.add(bytes, fate, context.counters);
         }
         self.coalescer.end_all(batch, output);
+        if batch.has_metadata() {
+            output.describe(delivered, batch);
+        }
         origins.flush();
         tally.flush(context.counters);
     }

@@ -175,7 +175,7 @@ impl Emitter<'_> {
         let delivered = self.deliver_to_all(batch, index, VnetHeader::default(), cast, targets);
         if !vteps.is_empty() {
             let headers = self.outer_headers(batch.frame(index), info);
-            if self.segment.vnis.is_empty() {
+            if !self.segment.has_many_headers || self.segment.vnis.is_empty() {
                 let body = self.encapsulate(batch, index, vteps[0]);
                 for vtep in vteps {
                     self.transmit(Transmit { cast, ..Transmit::whole(*vtep, headers, body) });
@@ -266,15 +266,26 @@ impl Emitter<'_> {
     #[inline(always)]
     fn encapsulate(&self, batch: &mut Batch, index: usize, vtep: VtepId) -> Span {
         match self.segment.id.vni {
-            Some(vni) if !self.segment.has_many_headers() => {
-                batch.prepend(index, &vxlan::encode(vni), usize::MAX)
+            Some(vni) if self.segment.has_many_headers => {
+                self.encapsulate_specially(vni, batch, index, vtep)
             }
-            Some(vni) => {
-                let header = self.header(vni, batch, index, Some(vtep));
-                batch.prepend(index, &header, usize::MAX)
-            }
+            Some(vni) => batch.prepend(index, &vxlan::encode(vni), usize::MAX),
             None => batch.span(index),
         }
+    }
+
+    /// The same where headers are not all alike.
+    #[cold]
+    #[inline(never)]
+    fn encapsulate_specially(
+        &self,
+        vni: Vni,
+        batch: &mut Batch,
+        index: usize,
+        vtep: VtepId,
+    ) -> Span {
+        let header = self.header(vni, batch, index, Some(vtep));
+        batch.prepend(index, &header, usize::MAX)
     }
 
     /// The VXLAN header of frame `index`, where headers are not all alike, for a VTEP or for those that have no VNI of
