@@ -286,16 +286,16 @@ impl Forwarder {
         let delivered = output.delivers.len();
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
-            let fate = if self.coalescer.follow(batch, index, origins.encapsulation(), output) {
+            if self.coalescer.follow(batch, index, origins.encapsulation(), output) {
                 origins.accepted(bytes as usize);
-                Fate::Forwarded(1)
-            } else {
-                match self.unwrap_frame(context, &mut origins, batch, index, &mut news, output) {
-                    Ok(fate) => fate,
-                    Err(reason) => origins.dropped(reason),
-                }
-            };
-            tally.add(bytes, fate, context.counters);
+                tally.add(bytes, Fate::Forwarded(1), context.counters);
+                continue;
+            }
+            // Counted in each arm: what the arms share is copied there, and waits for the stores that have just made it.
+            match self.unwrap_frame(context, &mut origins, batch, index, &mut news, output) {
+                Ok(fate) => tally.add(bytes, fate, context.counters),
+                Err(reason) => tally.add(bytes, origins.dropped(reason), context.counters),
+            }
         }
         self.coalescer.end_all(batch, output);
         if batch.has_metadata() {
