@@ -227,7 +227,7 @@ impl Draft {
         let mtu = segment
             .mtu
             .unwrap_or_else(|| mtu::segment_mtu(segment.kind, ipv6, self.tables.underlay_mtu));
-        let entry = SegmentEntry {
+        let mut entry = SegmentEntry {
             id,
             kind: segment.kind,
             mtu,
@@ -242,7 +242,7 @@ impl Draft {
             open: segment.open,
             outer: OuterRule::new(segment.outer, self.tables.inherits_df),
             header: segment.header,
-            has_many_headers: segment.header.gbp || segment.header.any_vni,
+            has_many_headers: false,
             vnis: Shards::new(seed),
             ports: SmallVec::new(),
             table,
@@ -252,6 +252,7 @@ impl Draft {
             counters: Arc::new(PerWorker::new(self.tables.workers)),
             drops: Arc::new(PerWorker::new(self.tables.workers)),
         };
+        entry.update_headers();
         self.tables.segments.insert(id, Arc::new(entry));
         self.tables.attachments += 1;
         let udp_port = Arc::make_mut(&mut self.tables.udp_ports).entry(id.udp_port).or_default();
