@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-/// Bytes of `struct nlmsghdr` and of `struct ifinfomsg`.
-const HEADERS: usize = 16 + 16;
+/// Bytes of `struct nlmsghdr` and of `struct ifinfomsg` (kernel `include/uapi/linux/netlink.h` and `rtnetlink.h`).
+pub(super) const NLMSG: usize = 16;
+pub(super) const IFINFO: usize = 16;
 
-const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_REQUEST: u16 = 1;
 #[cfg(test)]
 const NLM_F_ACK: u16 = 4;
 
@@ -22,7 +23,7 @@ const IFLA_TUN_NUM_QUEUES: u16 = 8;
 /// kernel does not say (before 4.17).
 pub(super) fn attached_queues(name: &str) -> Option<u32> {
     let answer = ask(libc::RTM_GETLINK, 0, name, None).ok()?;
-    let link = attribute(answer.get(HEADERS..)?, IFLA_LINKINFO)?;
+    let link = attribute(answer.get(NLMSG + IFINFO..)?, IFLA_LINKINFO)?;
     let data = attribute(link, IFLA_INFO_DATA)?;
     let queues = attribute(data, IFLA_TUN_NUM_QUEUES)?;
     queues.first_chunk().copied().map(u32::from_ne_bytes)
@@ -36,19 +37,12 @@ pub(super) fn change(name: &str, request: u16, attribute: Option<(u16, u32)>) ->
 
 /// Sends a request about the link `name` and returns the answer, unless it is an error.
 fn ask(request: u16, flags: u16, name: &str, attribute: Option<(u16, u32)>) -> io::Result<Vec<u8>> {
-    let mut message = vec![0; HEADERS];
-    message[4..6].copy_from_slice(&request.to_ne_bytes());
-    message[6..8].copy_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-    push(&mut message, IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
-    if let Some((kind, value)) = attribute {
-        push(&mut message, kind, &value.to_ne_bytes());
-    }
-    let len = message.len() as u32;
-    message[..4].copy_from_slice(&len.to_ne_bytes());
-    let mut socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, None)?;
-    // The kernel has answered when the request returns; this is for a kernel that does not.
-    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-    socket.write_all(&message)?;
+    let name = [name.as_bytes(), b"\0"].concat();
+    let value = attribute.map(|(kind, value)| (kind, value.to_ne_bytes()));
+    let value = value.iter().map(|(kind, value)| (*kind, &value[..]));
+    let attributes: Vec<_> = [(IFLA_IFNAME, &name[..])].into_iter().chain(value).collect();
+    let mut socket = open_to_ask()?;
+    socket.write_all(&message(request, NLM_F_REQUEST | flags, &[0; IFINFO], &attributes))?;
     let mut answer = vec![0; 1 << 15];
     let len = socket.read(&mut answer)?;
     answer.truncate(len);
@@ -63,7 +57,38 @@ fn ask(request: u16, flags: u16, name: &str, attribute: Option<(u16, u32)>) -> i
     }
 }
 
-pub(super) fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+/// A socket to ask the kernel.
+pub(super) fn open_to_ask() -> io::Result<Socket> {
+    let socket = open()?;
+    // The kernel has answered when the request returns; this is for a kernel that does not.
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    Ok(socket)
+}
+
+pub(super) fn open() -> io::Result<Socket> {
+    Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, None)
+}
+
+/// A message to the kernel: `struct nlmsghdr`, the header of its kind, and attributes.
+pub(super) fn message(
+    kind: u16,
+    flags: u16,
+    header: &[u8],
+    attributes: &[(u16, &[u8])],
+) -> Vec<u8> {
+    let mut message = vec![0; NLMSG];
+    message[4..6].copy_from_slice(&kind.to_ne_bytes());
+    message[6..8].copy_from_slice(&flags.to_ne_bytes());
+    message.extend_from_slice(header);
+    for (kind, value) in attributes {
+        push(&mut message, *kind, value);
+    }
+    let len = message.len() as u32;
+    message[..4].copy_from_slice(&len.to_ne_bytes());
+    message
+}
+
+fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
     message.extend_from_slice(&kind.to_ne_bytes());
     message.extend_from_slice(value);

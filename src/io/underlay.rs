@@ -5,25 +5,20 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 
-use super::netlink::{attribute, push};
+use super::netlink::{self, IFINFO, NLM_F_REQUEST, NLMSG, attribute};
 use super::netns;
 use super::sys::{ioctl, options};
 use crate::error::Error;
 
-// Message headers: `struct nlmsghdr`, `struct ifinfomsg`, `struct ifaddrmsg` and `struct rtmsg` (kernel
-// `include/uapi/linux/netlink.h`, `rtnetlink.h` and `if_addr.h`).
-const NLMSG: usize = 16;
-const IFINFO: usize = 16;
+// Message headers: `struct ifaddrmsg` and `struct rtmsg` (kernel `include/uapi/linux/if_addr.h` and `rtnetlink.h`).
 const IFADDR: usize = 8;
 const RTMSG: usize = 12;
 
 /// A message that nobody acts upon (kernel `include/uapi/linux/netlink.h`).
 const NLMSG_NOOP: u16 = 1;
-const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
 
 // Attributes (kernel `include/uapi/linux/if_link.h`, `if_addr.h` and `rtnetlink.h`).
@@ -44,10 +39,6 @@ const LINKS_AND_ROUTES: &[i32] = &[1, 5, 7, 9, 11];
 
 /// Messages that one look at the news takes at most.
 const MOST: usize = 256;
-
-fn open() -> io::Result<Socket> {
-    Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, None)
-}
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
@@ -72,10 +63,7 @@ pub(crate) struct Routes {
 
 impl Routes {
     pub(crate) fn open() -> io::Result<Self> {
-        let socket = open()?;
-        // The kernel has answered when the request returns; this is for a kernel that does not.
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-        Ok(Self { socket, buffer: vec![0; 1 << 15] })
+        Ok(Self { socket: netlink::open_to_ask()?, buffer: vec![0; 1 << 15] })
     }
 
     /// The MTU of the interface with an address; `None` if there is none, or it is the loopback interface, whose MTU
@@ -150,15 +138,7 @@ impl Routes {
         attributes: &[(u16, &[u8])],
         mut each: impl FnMut(u16, &[u8]),
     ) -> io::Result<()> {
-        let mut request = vec![0; NLMSG];
-        request[4..6].copy_from_slice(&kind.to_ne_bytes());
-        request[6..8].copy_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-        request.extend_from_slice(header);
-        for (kind, value) in attributes {
-            push(&mut request, *kind, value);
-        }
-        let len = request.len() as u32;
-        request[..4].copy_from_slice(&len.to_ne_bytes());
+        let request = netlink::message(kind, NLM_F_REQUEST | flags, header, attributes);
         self.socket.write_all(&request)?;
         let mut more = true;
         while more {
@@ -226,17 +206,14 @@ impl Watch {
     }
 
     fn open(groups: &[i32]) -> io::Result<Self> {
-        let mut socket = open()?;
+        let mut socket = netlink::open()?;
         socket.set_nonblocking(true)?;
         for group in groups {
             options::join_netlink_group(socket.as_fd(), *group)?;
         }
         // The socket gets its address with the first message, and hears nothing without (kernel
         // `net/netlink/af_netlink.c`, `do_one_broadcast`).
-        let mut nothing = [0; NLMSG];
-        nothing[0] = NLMSG as u8;
-        nothing[4..6].copy_from_slice(&NLMSG_NOOP.to_ne_bytes());
-        socket.write_all(&nothing)?;
+        socket.write_all(&netlink::message(NLMSG_NOOP, 0, &[], &[]))?;
         Ok(Self { socket, buffer: vec![0; 1 << 15] })
     }
 
