@@ -1,8 +1,26 @@
-//! Reading ICMP errors.
+//! Reading ICMP errors, and counting them.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice};
+use overplane::PortId;
+
+use crate::network::Network;
+
+/// Checks how often a port of node 1 is told of what is wrong with this frame or packet.
+pub(crate) fn assert_limited_in_rate(network: &mut Network, port: PortId, sent: &[u8]) {
+    let burst = |network: &mut Network| {
+        for _ in 0..200 {
+            network.send(1, port, sent);
+        }
+        network.frames(1, port).len()
+    };
+    assert_eq!(burst(network), 50);
+    assert_eq!(network.stats(1).totals.answers_withheld, 150);
+    network.now += Duration::from_millis(100);
+    assert_eq!(burst(network), 10, "a hundred a second");
+}
 
 /// The answer to a packet, checked to be an IP packet from `from` to `to` with correct checksums.
 pub(crate) fn answer(packet: &[u8], from: &str, to: &str) -> TransportOf {

@@ -6,7 +6,7 @@ use etherparse::{Icmpv4Type, Icmpv6Type, icmpv4};
 use overplane::wire::eth;
 use overplane::{Change, DropReason, MacAddr, MssClamp, PathSource, PortId, Segment};
 
-use crate::answers::{TransportOf, answer};
+use crate::answers::{TransportOf, answer, assert_limited_in_rate};
 use crate::network::Network;
 use crate::packets::*;
 
@@ -169,16 +169,7 @@ fn an_mtu_below_that_of_ipv6_is_told_as_far_as_it_helps() {
 #[test]
 fn row_18_errors_are_limited_in_rate() {
     let (mut network, ports) = two_nodes(&bridge(1));
-    let burst = |network: &mut Network| {
-        for _ in 0..200 {
-            network.send(1, ports[0], &frame(&V4, &v4(1500)));
-        }
-        network.frames(1, ports[0]).len()
-    };
-    assert_eq!(burst(&mut network), 50);
-    assert_eq!(network.stats(1).totals.answers_withheld, 150);
-    network.now += Duration::from_millis(100);
-    assert_eq!(burst(&mut network), 10, "a hundred a second");
+    assert_limited_in_rate(&mut network, ports[0], &frame(&V4, &v4(1500)));
 }
 
 /// A TCP super-frame is cut to the MTU, which nobody need be told of; UDP datagrams cannot be, and their sender is told.

@@ -1,12 +1,11 @@
 //! Routed segments: longest prefix, TTL, and what ICMP tells the sender.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use etherparse::{Icmpv4Type, Icmpv6Type, icmpv4, icmpv6};
 use overplane::{Change, Destination, DropReason, NextHop, PortId, Segment, SegmentId};
 
-use crate::answers::{TransportOf, answer};
+use crate::answers::{TransportOf, answer, assert_limited_in_rate};
 use crate::network::Network;
 use crate::packets::*;
 
@@ -231,16 +230,7 @@ fn a_node_with_one_port_gives_it_what_has_no_route() {
 fn answers_are_limited_in_rate() {
     let (mut network, ports) = three_nodes();
     let packet = ip_udp("10.7.1.1", "203.0.113.9", 64, b"scan");
-    let burst = |network: &mut Network| {
-        for _ in 0..200 {
-            network.send(1, ports[0], &packet);
-        }
-        network.frames(1, ports[0]).len()
-    };
-    assert_eq!(burst(&mut network), 50);
-    assert_eq!(network.stats(1).totals.answers_withheld, 150);
-    network.now += Duration::from_millis(100);
-    assert_eq!(burst(&mut network), 10, "a hundred a second");
+    assert_limited_in_rate(&mut network, ports[0], &packet);
 }
 
 #[test]
