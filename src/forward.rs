@@ -19,6 +19,7 @@ mod routed_vxlan;
 mod storm;
 mod vlan;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::batch::Batch;
@@ -280,6 +281,21 @@ fn dropped_from_underlay(
         }
     }
     Fate::Dropped(reason)
+}
+
+/// Accepts a datagram of a sender that the segment does not know, which is then to be discovered, or not.
+#[cold]
+fn admit_stranger(
+    context: &Context<'_>,
+    segment: &SegmentEntry,
+    source: IpAddr,
+    output: &mut Output,
+) -> Result<(), DropReason> {
+    if !segment.open || context.tables.locals.contains(source) {
+        return Err(DropReason::UnknownVtep);
+    }
+    output.discover(segment.id, source);
+    Ok(())
 }
 
 /// Counts a batch that has nowhere to go any more.

@@ -213,6 +213,13 @@ impl Output {
         &self.headers
     }
 
+    /// Puts bytes into that arena, and says where they are.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Span {
+        let start = self.headers.len() as u32;
+        self.headers.extend_from_slice(bytes);
+        Span { start, len: bytes.len() as u32 }
+    }
+
     /// The runs of bytes, inside the batch, that [`Deliver::more`] points to.
     #[must_use]
     pub fn pieces(&self) -> &[Span] {

@@ -190,7 +190,7 @@ impl Growing {
         let network = match info.l3 {
             // All but length, identification and checksum. With DF identifications mean nothing (RFC 6864 §4.1).
             L3::Ipv4 => {
-                let unfragmentable = first.get(l3 + 6).is_some_and(|flags| flags & 0x40 != 0);
+                let unfragmentable = !info.may_be_fragmented(first);
                 same::<2>(first, frame, l3)
                     && same::<4>(first, frame, l3 + 6)
                     && (unfragmentable || candidate.identification() == self.identification)

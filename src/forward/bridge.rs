@@ -24,14 +24,15 @@ use super::routed_vxlan::RoutedOrigin;
 use super::storm::admit;
 use super::vlan;
 use super::{
-    At, Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay, learn_unknown,
+    At, Context, Fate, Forwarder, Tally, admit_stranger, dropped_from_port, dropped_from_underlay,
+    learn_unknown,
 };
 
 /// The addresses of a frame that a bridge forwards.
 #[inline]
 fn addresses(frame: &[u8], bridge: &Bridge) -> Result<(MacNumber, MacNumber), DropReason> {
     let (destination, source) = eth::address_numbers(frame).ok_or(DropReason::Truncated)?;
-    if source.is_multicast() || source.get() == 0 {
+    if !source.is_individual() {
         return Err(DropReason::InvalidSource);
     }
     if destination.is_link_local_control() && !bridge.scope.forwards(destination) {
@@ -331,15 +332,8 @@ impl Forwarder {
             learning &= metadata.policy.is_none_or(|policy| !policy.dont_learn);
             batch.set_metadata(index, metadata);
         }
-        match origin.at {
-            Some(_) => {}
-            None => {
-                let source = batch.source(index);
-                if !segment.open || context.tables.locals.contains(source) {
-                    return Err(DropReason::UnknownVtep);
-                }
-                output.discover(segment.id, source);
-            }
+        if origin.at.is_none() {
+            admit_stranger(context, segment, batch.source(index), output)?;
         }
         origins.accepted(batch.span(index).len as usize);
         batch.strip(index, vxlan::HEADER_LEN);
@@ -413,11 +407,8 @@ impl Forwarder {
         }
         let unfinished = recognise(frame, info, segment.mtu, size);
         if segment.most_mss != 0 {
-            let vtep = origin.at.and_then(|at| match at.location {
-                Location::Vtep(vtep) => Some(vtep),
-                Location::Port(_) => None,
-            });
-            clamp::backwards(context, segment, vtep, (frame, info), unfinished.is_some());
+            let partial = unfinished.is_some();
+            clamp::backwards(context, segment, origin.vtep_id(), (frame, info), partial);
         }
         if let Some(port) = port {
             let mut emitter = self.emitter(context, segment, output);

@@ -324,9 +324,7 @@ impl Emitter<'_> {
                 self.context.counters.dropped(DropReason::OutputFull, 1);
                 continue;
             }
-            let start = self.output.headers.len() as u32;
-            self.output.headers.extend_from_slice(&header);
-            let head = Span { start, len: header.len() as u32 };
+            let head = self.output.put(&header);
             let whole = Transmit::whole(*vtep, headers, batch.span(index));
             self.transmit(Transmit { head, cast, ..whole });
         }
@@ -409,14 +407,27 @@ impl Emitter<'_> {
     ) -> u64 {
         let mut copies = 0;
         for port in targets.ports() {
-            let whole = match targets.untags(port) {
-                true => self.untagged(batch, index, vnet, port),
-                false => Deliver::whole(port.id, vnet, batch.span(index)),
-            };
-            self.deliver(Deliver { cast, ..whole });
+            self.deliver_copy(batch, index, vnet, (cast, targets.untags(port)), port);
             copies += 1;
         }
         copies
+    }
+
+    /// Delivers frame `index` to one of many ports, with its VLAN tag or without.
+    #[inline]
+    fn deliver_copy(
+        &mut self,
+        batch: &Batch,
+        index: usize,
+        vnet: VnetHeader,
+        (cast, untag): (Cast, bool),
+        port: &PortEntry,
+    ) {
+        let whole = match untag {
+            true => self.untagged(batch, index, vnet, port),
+            false => Deliver::whole(port.id, vnet, batch.span(index)),
+        };
+        self.deliver(Deliver { cast, ..whole });
     }
 
     /// Frame `index` without its VLAN tag, while others get it with it: its addresses are copied, and nothing else.
@@ -428,9 +439,7 @@ impl Emitter<'_> {
         vnet: VnetHeader,
         port: &PortEntry,
     ) -> Deliver {
-        let start = self.output.headers.len() as u32;
-        self.output.headers.extend_from_slice(&batch.frame(index)[..eth::TAG_OFFSET]);
-        let head = Span { start, len: eth::TAG_OFFSET as u32 };
+        let head = self.output.put(&batch.frame(index)[..eth::TAG_OFFSET]);
         let body = skip(batch.span(index), (eth::TAG_OFFSET + eth::VLAN_TAG_LEN) as u32);
         let vnet = vnet.without(eth::VLAN_TAG_LEN as u16);
         Deliver { head, ..Deliver::whole(port.id, vnet, body) }
@@ -496,11 +505,7 @@ impl Emitter<'_> {
         let chunks = std::mem::take(self.chunks);
         for port in targets.ports() {
             if port.offload {
-                let whole = match targets.untags(port) {
-                    true => self.untagged(batch, index, vnet, port),
-                    false => Deliver::whole(port.id, vnet, batch.span(index)),
-                };
-                self.deliver(Deliver { cast, ..whole });
+                self.deliver_copy(batch, index, vnet, (cast, targets.untags(port)), port);
                 copies += 1;
                 continue;
             }
@@ -552,6 +557,12 @@ impl Emitter<'_> {
         }
         *self.chunks = chunks;
         Ok(copies)
+    }
+
+    /// Delivers a frame that nobody sent: an answer or a question of this node.
+    pub(super) fn generate(&mut self, deliver: Deliver) {
+        self.context.counters.generated.add(1);
+        self.deliver(deliver);
     }
 
     #[inline]

@@ -46,8 +46,7 @@ pub(super) fn take_off(gateway: &Attached, batch: &mut Batch, first: usize) -> u
 pub(super) fn link_header(port: &PortEntry, l3: L3) -> Result<Option<LinkHeader>, DropReason> {
     let Some(gateway) = &port.gateway else { return Ok(None) };
     let host = gateway.host().ok_or(DropReason::Unresolved)?;
-    let ethertype = if l3 == L3::Ipv4 { eth::TYPE_IPV4 } else { eth::TYPE_IPV6 };
-    Ok(Some(eth::header(host, gateway.mac, ethertype)))
+    Ok(Some(eth::header(host, gateway.mac, l3.ethertype())))
 }
 
 /// Puts a link header in front of what is to be delivered.
@@ -94,7 +93,7 @@ impl Forwarder {
         if !to.is_multicast() && message.is_none() {
             return Err(check(frame, gateway.mac).err().unwrap_or(DropReason::NotIp));
         }
-        if from.is_multicast() || from.get() == 0 || from == gateway.mac {
+        if !from.is_individual() || from == gateway.mac {
             return Err(DropReason::InvalidSource);
         }
         gateway.heard(from);
@@ -135,11 +134,8 @@ impl Forwarder {
         answer: &Answer,
         output: &mut Output,
     ) {
-        let start = output.headers.len();
-        output.headers.extend_from_slice(answer.bytes());
-        let head = Span { start: start as u32, len: answer.bytes().len() as u32 };
-        context.counters.generated.add(1);
+        let head = output.put(answer.bytes());
         let whole = Deliver::whole(port.id, VnetHeader::default(), Span::default());
-        self.emitter(context, segment, output).deliver(Deliver { head, ..whole });
+        self.emitter(context, segment, output).generate(Deliver { head, ..whole });
     }
 }

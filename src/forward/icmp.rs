@@ -25,8 +25,6 @@ const MAX_V6: usize = 1280;
 const ICMP_HEADER: usize = 8;
 /// Longest link header in front of a packet: Ethernet with the VLAN tags that are looked behind.
 const MAX_LINK_HEADER: usize = eth::HEADER_LEN + 2 * eth::VLAN_TAG_LEN;
-/// "Don't fragment" in the first byte of the IPv4 flags and offset field (RFC 791 §3.1).
-const DONT_FRAGMENT: u8 = 0x40;
 /// Smallest MTU of a link that carries IPv6 (RFC 8200 §5): no sender goes below it, whatever it is told.
 const MIN_MTU_V6: u32 = 1280;
 /// TTL and hop limit of errors (kernel `net.ipv4.ip_default_ttl`).
@@ -113,14 +111,10 @@ pub(crate) fn may_answer(packet: &[u8], info: &FrameInfo) -> bool {
 /// Nothing of one that may be fragmented, which is nobody's error (RFC 1191 §3), for IPv6 routers never fragment; and
 /// nothing of one that no IPv6 sender would make smaller.
 pub(crate) fn too_big(frame: &[u8], info: &FrameInfo, mtu: u32) -> Option<Problem> {
-    let l3 = usize::from(info.l3_offset);
     match info.l3 {
-        L3::Ipv4 => {
-            let flags = frame.get(l3 + 6)?;
-            (flags & DONT_FRAGMENT != 0).then_some(Problem::TooBig(mtu))
-        }
+        L3::Ipv4 => (!info.may_be_fragmented(frame)).then_some(Problem::TooBig(mtu)),
         L3::Ipv6 => {
-            let packet = frame.len().saturating_sub(l3);
+            let packet = frame.len().saturating_sub(info.l3_offset.into());
             (packet > MIN_MTU_V6 as usize).then_some(Problem::TooBig(mtu.max(MIN_MTU_V6)))
         }
         L3::Other => None,

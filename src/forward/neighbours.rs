@@ -112,9 +112,8 @@ impl Forwarder {
         }
         let answer = neighbour::answer((target, binding.mac.into(), binding.router), asker)?;
         let body = batch.prepend(index, answer.bytes(), 0);
-        context.counters.generated.add(1);
         let answer = Deliver::whole(port.id, VnetHeader::default(), body);
-        self.emitter(context, segment, output).deliver(answer);
+        self.emitter(context, segment, output).generate(answer);
         Some(Fate::Answered)
     }
 }

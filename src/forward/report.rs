@@ -88,12 +88,11 @@ impl Forwarder {
         };
         match answer {
             Some(body) => {
-                context.counters.generated.add(1);
                 let answer = Deliver::whole(port.id, VnetHeader::default(), body);
                 let mut emitter = self.emitter(context, segment, output);
                 // The packet has just come from there.
                 emitter.link = link_header(port, info.l3).unwrap_or_default();
-                emitter.deliver(answer);
+                emitter.generate(answer);
             }
             None => context.counters.answers_withheld.add(1),
         }

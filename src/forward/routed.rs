@@ -20,7 +20,9 @@ use super::clamp;
 use super::emit::{Emitter, Targets, recognise};
 use super::gateway::{LinkHeader, link_header, take_off};
 use super::lookahead::{AHEAD, look_ahead};
-use super::{Context, Fate, Forwarder, Tally, dropped_from_port, dropped_from_underlay};
+use super::{
+    Context, Fate, Forwarder, Tally, admit_stranger, dropped_from_port, dropped_from_underlay,
+};
 
 fn refusal(error: &IpError) -> DropReason {
     match error {
@@ -70,8 +72,7 @@ fn emit_framed(
     vtep: &VtepId,
 ) -> Result<Fate, DropReason> {
     let mac = link.mac_of(*vtep).ok_or(DropReason::NoVtepMac)?;
-    let ethertype = if info.l3 == L3::Ipv4 { eth::TYPE_IPV4 } else { eth::TYPE_IPV6 };
-    batch.grow(index, &eth::header(mac, link.mac, ethertype));
+    batch.grow(index, &eth::header(mac, link.mac, info.l3.ethertype()));
     let (vnet, info) = (vnet.behind(eth::HEADER_LEN as u16), info.behind(eth::HEADER_LEN as u16));
     let emitted = emitter.emit(batch, index, vnet, Some(&info), &Targets::Vtep(vtep));
     if emitted.is_err() {
@@ -262,16 +263,12 @@ impl Forwarder {
         index: usize,
         output: &mut Output,
     ) -> Result<Fate, DropReason> {
-        let source = batch.source(index);
-        let packet = batch.frame_mut(index);
+        let bytes = u64::from(batch.span(index).len);
         match sender {
-            Some(vtep) => vtep.counters.of(context.worker).received(1, packet.len() as u64),
-            None if segment.open && !context.tables.locals.contains(source) => {
-                output.discover(segment.id, source)
-            }
-            None => return Err(DropReason::UnknownVtep),
+            Some(vtep) => vtep.counters.of(context.worker).received(1, bytes),
+            None => admit_stranger(context, segment, batch.source(index), output)?,
         }
-        segment.counters.of(context.worker).received(1, packet.len() as u64);
+        segment.counters.of(context.worker).received(1, bytes);
         if self.coalescer.follow(batch, index, 0, output) {
             return Ok(Fate::Forwarded(1));
         }

@@ -12,7 +12,7 @@ use crate::wire::eth::{self, MacNumber};
 use crate::wire::{Vni, u16_at, vxlan};
 
 use super::bridge::Origins;
-use super::{Context, Fate, Forwarder};
+use super::{Context, Fate, Forwarder, admit_stranger};
 
 /// The VNI and sender of a datagram of a routed segment, and what was found for them.
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ pub(super) fn check(frame: &[u8], mac: MacNumber) -> Result<(), DropReason> {
         return Err(DropReason::OtherMac);
     }
     // Its own frames come back to a VTEP only when the underlay loops.
-    if from.is_multicast() || from.get() == 0 || from == mac {
+    if !from.is_individual() || from == mac {
         return Err(DropReason::InvalidSource);
     }
     let version = frame.get(eth::HEADER_LEN).map(|byte| byte >> 4);
@@ -75,11 +75,7 @@ impl Forwarder {
         let origin = origins.routed.ok_or(DropReason::UnknownVni)?;
         let segment = origin.segment;
         if origin.vtep.is_none() {
-            let source = batch.source(index);
-            if !segment.open || context.tables.locals.contains(source) {
-                return Err(DropReason::UnknownVtep);
-            }
-            output.discover(segment.id, source);
+            admit_stranger(context, segment, batch.source(index), output)?;
         }
         let datagram = batch.frame(index);
         origins.accepted(datagram.len());

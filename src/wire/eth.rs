@@ -195,6 +195,12 @@ impl MacNumber {
         self.0 & 1 << 40 != 0
     }
 
+    /// See [`MacAddr::is_individual`].
+    #[inline]
+    pub(crate) const fn is_individual(self) -> bool {
+        !self.is_multicast() && self.0 != 0
+    }
+
     /// Whether the address is [`MacAddr::BROADCAST`].
     #[inline]
     pub(crate) const fn is_broadcast(self) -> bool {

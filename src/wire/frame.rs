@@ -13,6 +13,9 @@ use super::{array_at, ecn, u16_at};
 /// §9.6).
 const MAX_VLAN_TAGS: usize = 2;
 
+/// "Don't fragment" in the first byte of the IPv4 flags and offset field (RFC 791 §3.1).
+const DONT_FRAGMENT: u8 = 0x40;
+
 /// The network protocol of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum L3 {
@@ -22,6 +25,17 @@ pub enum L3 {
     Ipv6,
     /// Anything else, malformed IP included.
     Other,
+}
+
+impl L3 {
+    /// The EtherType of frames with such a packet in them; that of IPv6 for what is neither.
+    #[inline]
+    pub(crate) const fn ethertype(self) -> u16 {
+        match self {
+            L3::Ipv4 => TYPE_IPV4,
+            L3::Ipv6 | L3::Other => TYPE_IPV6,
+        }
+    }
 }
 
 /// The transport protocol of a packet.
@@ -267,7 +281,7 @@ impl FrameInfo {
     pub fn may_be_fragmented(&self, frame: &[u8]) -> bool {
         let flags = frame.get(usize::from(self.l3_offset) + 6).copied().unwrap_or(0);
         match self.l3 {
-            L3::Ipv4 => flags & 0x40 == 0,
+            L3::Ipv4 => flags & DONT_FRAGMENT == 0,
             L3::Ipv6 => false,
             L3::Other => true,
         }
