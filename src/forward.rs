@@ -6,6 +6,7 @@
 mod bridge;
 mod clamp;
 mod emit;
+mod flood;
 mod gateway;
 mod icmp;
 mod lookahead;
@@ -17,6 +18,7 @@ mod report;
 mod routed;
 mod routed_vxlan;
 mod storm;
+mod tally;
 mod vlan;
 
 use std::net::IpAddr;
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::coalesce::Coalescer;
-use crate::counters::{Groups, WorkerCounters};
+use crate::counters::WorkerCounters;
 use crate::damper::{Pace, Verdict};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
@@ -35,10 +37,11 @@ use crate::offload::Offloads;
 use crate::output::Output;
 use crate::segment::{Location, PortId, SegmentId, VtepId};
 use crate::tables::{Bridge, PortEntry, SegmentEntry, SegmentTable, Tables, VtepEntry};
-use crate::wire::eth::{Cast, MacNumber};
+use crate::wire::eth::MacNumber;
 use emit::Emitter;
 use icmp::Budget;
 use news::News;
+use tally::Tally;
 
 /// Forwards batches for one worker.
 #[derive(Debug)]
@@ -49,87 +52,10 @@ pub struct Forwarder {
     icmp: Budget,
     /// Room for the part of a flood list that gets a frame.
     kept: Vec<VtepId>,
+    /// What became of the frames of the batch at hand.
+    tally: Tally,
     /// Number of the next batch that is learned from; wraps.
     batches: u32,
-}
-
-/// What became of one received frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// To one destination, in so many pieces.
-    Forwarded(u64),
-    /// To everybody, in so many copies.
-    Flooded(u64),
-    /// In place of whoever it asks for.
-    Answered,
-    Dropped(DropReason),
-}
-
-/// The running counts of one batch, written to the shared counters once at its end.
-#[derive(Debug, Default)]
-struct Tally {
-    frames: u64,
-    bytes: u64,
-    forwarded: u64,
-    chunks: u64,
-    flooded: u64,
-    copies: u64,
-    /// Those of the frames that are for groups.
-    groups: Groups,
-    /// Frames, and their bytes, of which the underlay gets a copy.
-    underlay_frames: u64,
-    underlay_bytes: u64,
-    underlay_groups: Groups,
-}
-
-impl Tally {
-    #[inline]
-    fn add(&mut self, bytes: u32, fate: Fate, counters: &WorkerCounters) {
-        self.frames += 1;
-        self.bytes += u64::from(bytes);
-        match fate {
-            Fate::Forwarded(pieces) => {
-                self.forwarded += 1;
-                self.chunks += pieces - 1;
-            }
-            Fate::Flooded(copies) => {
-                self.flooded += 1;
-                self.copies += copies;
-            }
-            Fate::Answered => counters.answered.add(1),
-            Fate::Dropped(reason) => counters.dropped(reason, 1),
-        }
-    }
-
-    /// Notes of the frame added last for how many it is, and where copies of it go: whether it made a datagram.
-    #[inline]
-    fn towards_underlay(&mut self, bytes: u32, cast: Cast, transmits: bool) {
-        self.underlay_frames += u64::from(transmits);
-        self.underlay_bytes += if transmits { u64::from(bytes) } else { 0 };
-        if cast != Cast::Unicast {
-            self.groups.add(cast, 1);
-            self.underlay_groups.add(cast, u64::from(transmits));
-        }
-    }
-
-    /// Counts all of them as frames of a port and its segment.
-    fn flush_from_port(&self, context: &Context<'_>, port: &PortEntry, segment: &SegmentEntry) {
-        let counters = port.counters.of(context.worker);
-        counters.received(self.frames, self.bytes);
-        counters.received_for(self.groups);
-        let counters = segment.counters.of(context.worker);
-        counters.sent(self.underlay_frames, self.underlay_bytes);
-        counters.sent_for(self.underlay_groups);
-        self.flush(context.counters);
-    }
-
-    fn flush(&self, counters: &WorkerCounters) {
-        counters.received.add(self.frames);
-        counters.forwarded.add(self.forwarded);
-        counters.chunks.add(self.chunks);
-        counters.flooded.add(self.flooded);
-        counters.copies.add(self.copies);
-    }
 }
 
 /// What all frames of a batch share.
@@ -155,6 +81,7 @@ impl Forwarder {
             coalescer: Coalescer::new(),
             icmp: Budget::new(),
             kept: Vec::new(),
+            tally: Tally::default(),
             batches: 0,
         }
     }
@@ -234,6 +161,19 @@ impl Forwarder {
         }
     }
 
+    /// Counts a frame from a port as dropped where it belongs.
+    fn drop_from_port(
+        &mut self,
+        context: &Context<'_>,
+        port: &PortEntry,
+        segment: &SegmentEntry,
+        reason: DropReason,
+    ) {
+        port.counters.of(context.worker).received_dropped(1);
+        segment.drops.of(context.worker).dropped(reason, 1);
+        self.tally.dropped(reason, context.counters);
+    }
+
     /// What may be learned from the next batch.
     fn news(&mut self) -> News {
         self.batches = self.batches.wrapping_add(1);
@@ -252,27 +192,14 @@ impl Forwarder {
     }
 }
 
-/// Counts a frame from a port as dropped where it belongs; what became of it in all is counted by its fate.
-#[cold]
-fn dropped_from_port(
-    worker: usize,
-    port: &PortEntry,
-    segment: &SegmentEntry,
-    reason: DropReason,
-) -> Fate {
-    port.counters.of(worker).received_dropped(1);
-    segment.drops.of(worker).dropped(reason, 1);
-    Fate::Dropped(reason)
-}
-
-/// The same for a datagram of a segment, and of a VTEP if it was accepted from one.
+/// Counts a datagram of a segment, and of a VTEP if it was accepted from one, as dropped.
 #[cold]
 fn dropped_from_underlay(
     worker: usize,
     vtep: Option<&VtepEntry>,
     segment: &SegmentEntry,
     reason: DropReason,
-) -> Fate {
+) {
     segment.drops.of(worker).dropped(reason, 1);
     if reason != DropReason::UnknownVtep {
         segment.counters.of(worker).received_dropped(1);
@@ -280,7 +207,6 @@ fn dropped_from_underlay(
             vtep.counters.of(worker).received_dropped(1);
         }
     }
-    Fate::Dropped(reason)
 }
 
 /// Accepts a datagram of a sender that the segment does not know, which is then to be discovered, or not.
@@ -301,10 +227,10 @@ fn admit_stranger(
 /// Counts a batch that has nowhere to go any more.
 fn detached(batch: &Batch, counters: &WorkerCounters) {
     let mut tally = Tally::default();
-    for index in 0..batch.len() {
-        tally.add(batch.span(index).len, Fate::Dropped(DropReason::Detached), counters);
+    for _ in 0..batch.len() {
+        tally.dropped(DropReason::Detached, counters);
     }
-    tally.flush(counters);
+    tally.flush(counters, batch.len());
 }
 
 /// Where a frame came from: as entries have it, and as the rest has it.

@@ -7,7 +7,7 @@ use crate::counters::Groups;
 use crate::drop_reason::DropReason;
 use crate::metadata::Metadata;
 use crate::output::Output;
-use crate::segment::{Location, PortId, Traits, VtepId};
+use crate::segment::{Location, Traits, VtepId};
 use crate::source_key::SourceKey;
 use crate::tables::{Bridge, Macs, PortEntry, SegmentEntry, Tables, VtepEntry};
 use crate::wire::eth::{self, Cast, MacNumber};
@@ -19,14 +19,10 @@ use super::emit::{Targets, recognise};
 use super::lookahead::{prefetch_datagrams, prefetch_frames};
 use super::neighbours::hear_from_underlay;
 use super::news::News;
-use super::relay::{between, flood_list, to_vtep};
+use super::relay::{between, to_vtep};
 use super::routed_vxlan::RoutedOrigin;
-use super::storm::admit;
 use super::vlan;
-use super::{
-    At, Context, Fate, Forwarder, Tally, admit_stranger, dropped_from_port, dropped_from_underlay,
-    learn_unknown,
-};
+use super::{At, Context, Forwarder, admit_stranger, dropped_from_underlay, learn_unknown};
 
 /// The addresses of a frame that a bridge forwards.
 #[inline]
@@ -39,18 +35,6 @@ fn addresses(frame: &[u8], bridge: &Bridge) -> Result<(MacNumber, MacNumber), Dr
         return Err(DropReason::LinkLocal);
     }
     Ok((destination, source))
-}
-
-/// What a port must not have to get a frame that is flooded.
-#[inline]
-fn class(to: MacNumber) -> Traits {
-    if !to.is_multicast() {
-        Traits::NO_UNKNOWN_UNICAST
-    } else if to.is_broadcast() {
-        Traits::NO_BROADCAST
-    } else {
-        Traits::NO_MULTICAST
-    }
 }
 
 /// What the frame before found out, within one segment, one origin and one batch; neighbours mostly share it.
@@ -98,24 +82,6 @@ impl Recent {
     }
 }
 
-/// Who gets a frame whose destination is not at one place: the ports, the VTEPs, and what a port must not have to get
-/// it.
-#[inline]
-fn audience<'a>(
-    segment: &'a SegmentEntry,
-    bridge: &'a Bridge,
-    to: MacNumber,
-) -> (&'a [PortId], &'a [VtepId], Traits) {
-    // Looked for only where there is any: most segments have none.
-    let list = if bridge.lists.is_empty() { None } else { bridge.lists.get(&to) };
-    match list {
-        // Ports that are named get it, whatever they are flooded with.
-        Some(list) if !list.ports.is_empty() => (&list.ports, &list.vteps, Traits::default()),
-        Some(list) => (&segment.ports, &list.vteps, class(to)),
-        None => (&segment.ports, &bridge.flood, class(to)),
-    }
-}
-
 /// Where a frame came in: the port, its segment with its tables, and what the frame before found out.
 type FromPort<'a> = (&'a PortEntry, &'a SegmentEntry, (&'a Bridge, &'a Macs<'a>), &'a mut Recent);
 
@@ -129,38 +95,49 @@ impl Forwarder {
         batch: &mut Batch,
         output: &mut Output,
     ) {
-        let mut tally = Tally::default();
         let mut news = self.news();
         let mut recent = Recent::default();
         let macs = bridge.macs();
         prefetch_frames(bridge, batch);
-        let delivered = output.delivers.len();
+        let (delivered, mut transmitted) = (output.delivers.len(), output.transmits.len());
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
             let cast = Cast::of(batch.frame(index));
+            self.tally.received(bytes, cast);
             let from = (port, segment, (bridge, &macs), &mut recent);
-            let before = output.transmits.len();
-            let fate = match self.bridge_frame(context, from, batch, index, &mut news, output) {
-                Ok(fate) => fate,
-                Err(reason) => {
-                    if reason == DropReason::TooBig {
-                        // What goes back goes by the port's VLANs, too.
-                        if port.traits.meets(Traits::VLAN) {
-                            let _ = vlan::hand_out(port, batch, index);
-                        }
-                        let from = (port, segment, &macs);
-                        self.report_too_big(context, from, batch, index, output);
-                    }
-                    dropped_from_port(context.worker, port, segment, reason)
-                }
-            };
-            tally.add(bytes, fate, context.counters);
-            tally.towards_underlay(bytes, cast, output.transmits.len() > before);
+            if let Err(reason) = self.bridge_frame(context, from, batch, index, &mut news, output) {
+                self.refuse(context, (port, segment, &macs), batch, index, reason, output);
+            }
+            if output.transmits.len() > transmitted {
+                transmitted = output.transmits.len();
+                self.tally.encapsulated(bytes, cast);
+            }
         }
         if batch.has_metadata() {
             output.describe(delivered, batch);
         }
-        tally.flush_from_port(context, port, segment);
+        take(&mut self.tally).flush_from_port(context, port, segment, batch.len());
+    }
+
+    /// Drops a frame from a port, and tells its sender if that may help.
+    #[cold]
+    fn refuse(
+        &mut self,
+        context: &Context<'_>,
+        (port, segment, macs): (&PortEntry, &SegmentEntry, &Macs<'_>),
+        batch: &mut Batch,
+        index: usize,
+        reason: DropReason,
+        output: &mut Output,
+    ) {
+        if reason == DropReason::TooBig {
+            // What goes back goes by the port's VLANs, too.
+            if port.traits.meets(Traits::VLAN) {
+                let _ = vlan::hand_out(port, batch, index);
+            }
+            self.report_too_big(context, (port, segment, macs), batch, index, output);
+        }
+        self.drop_from_port(context, port, segment, reason);
     }
 
     /// Decides about one frame from a port.
@@ -173,7 +150,7 @@ impl Forwarder {
         index: usize,
         news: &mut News,
         output: &mut Output,
-    ) -> Result<Fate, DropReason> {
+    ) -> Result<(), DropReason> {
         if port.traits.meets(Traits::VLAN) {
             vlan::take_in(port, batch, index)?;
         }
@@ -204,9 +181,8 @@ impl Forwarder {
             && neighbour::may_be(batch.frame(index))
         {
             let from = (port, segment, macs, &**neighbours);
-            let answered = self.neighbour_from_port(context, from, batch, index, news, output);
-            if let Some(fate) = answered {
-                return Ok(fate);
+            if self.neighbour_from_port(context, from, batch, index, news, output).is_some() {
+                return Ok(());
             }
         }
         let tables = context.tables;
@@ -221,46 +197,27 @@ impl Forwarder {
                 }
                 to => to.map(Targets::Port),
             },
-            Some(Location::Vtep(ref vtep)) => {
+            Some(Location::Vtep(vtep)) => {
                 if port.traits.in_group() {
-                    to_vtep(bridge, (port.traits, None), *vtep)?;
+                    to_vtep(bridge, (port.traits, None), vtep)?;
                 }
                 Some(Targets::Vtep(vtep))
             }
             None => None,
         };
-        if segment.most_mss != 0 {
-            let vteps = match known {
-                Some(Location::Vtep(ref vtep)) => std::slice::from_ref(vtep),
-                Some(Location::Port(_)) => &[],
-                None => &bridge.flood,
-            };
-            clamp::towards(context, segment, vteps, batch, index);
-        }
         let Some(targets) = targets else {
-            let (ports, listed, unwanted) = audience(segment, bridge, to);
-            let flooded = (from, class(to), batch.span(index).len as usize, vnet);
-            admit(context, (segment, bridge), Some(port), flooded, output)?;
-            let mut kept = take(&mut self.kept);
-            let vteps = match port.traits.in_group() {
-                true => flood_list(bridge, listed, (port.traits, None), &mut kept),
-                false => listed,
-            };
-            let targets = Targets::Flood {
-                tables,
-                ports,
-                except: (!port.traits.meets(Traits::HAIRPIN)).then_some(port.id),
-                without: port.traits.apart() | unwanted,
-                vid: vlan::vid(batch.frame(index)),
-                vteps,
-            };
-            let mut emitter = self.emitter(context, segment, output);
-            let copies = emitter.flood(batch, index, vnet, None, &targets);
-            self.kept = kept;
-            return copies.map(Fate::Flooded);
+            let from = (index, to, from);
+            return self.flood_from_port(context, (port, segment, bridge), batch, from, output);
         };
+        if segment.most_mss != 0
+            && let Targets::Vtep(vtep) = targets
+        {
+            clamp::towards(context, segment, &[vtep], batch, index);
+        }
         let mut emitter = self.emitter(context, segment, output);
-        emitter.emit(batch, index, vnet, None, &targets).map(Fate::Forwarded)
+        let pieces = emitter.emit(batch, index, vnet, None, targets)?;
+        self.tally.pieces(pieces);
+        Ok(())
     }
 
     pub(super) fn bridge_from_underlay(
@@ -270,7 +227,6 @@ impl Forwarder {
         batch: &mut Batch,
         output: &mut Output,
     ) {
-        let mut tally = Tally::default();
         let mut news = self.news();
         let mut origins = Origins {
             tables: context.tables,
@@ -289,13 +245,13 @@ impl Forwarder {
             let bytes = batch.span(index).len;
             if self.coalescer.follow(batch, index, origins.encapsulation(), output) {
                 origins.accepted(bytes as usize);
-                tally.add(bytes, Fate::Forwarded(1), context.counters);
                 continue;
             }
-            // Counted in each arm: what the arms share is copied there, and waits for the stores that have just made it.
-            match self.unwrap_frame(context, &mut origins, batch, index, &mut news, output) {
-                Ok(fate) => tally.add(bytes, fate, context.counters),
-                Err(reason) => tally.add(bytes, origins.dropped(reason), context.counters),
+            let unwrapped =
+                self.unwrap_frame(context, &mut origins, batch, index, &mut news, output);
+            if let Err(reason) = unwrapped {
+                origins.dropped(reason);
+                self.tally.dropped(reason, context.counters);
             }
         }
         self.coalescer.end_all(batch, output);
@@ -303,7 +259,7 @@ impl Forwarder {
             output.describe(delivered, batch);
         }
         origins.flush();
-        tally.flush(context.counters);
+        take(&mut self.tally).flush(context.counters, batch.len());
     }
 
     /// Decides about one VXLAN datagram.
@@ -316,7 +272,7 @@ impl Forwarder {
         index: usize,
         news: &mut News,
         output: &mut Output,
-    ) -> Result<Fate, DropReason> {
+    ) -> Result<(), DropReason> {
         let datagram = batch.frame(index);
         let header = vxlan::decode(datagram).map_err(|_| DropReason::NoVniFlag)?;
         let Some(origin) = origins.find(header.vni(), batch.source_key(index)) else {
@@ -412,30 +368,20 @@ impl Forwarder {
         }
         if let Some(port) = port {
             let mut emitter = self.emitter(context, segment, output);
-            let pieces = emitter.deliver_recognised(batch, index, unfinished, info, port);
-            return pieces.map(Fate::Forwarded);
+            let pieces = emitter.deliver_recognised(batch, index, unfinished, info, port)?;
+            self.tally.pieces(pieces);
+            return Ok(());
         }
         let vnet = unfinished.unwrap_or_default();
-        if let Some(vtep) = &relay {
+        if let Some(vtep) = relay {
             let mut emitter = self.emitter(context, segment, output);
-            let pieces = emitter.emit(batch, index, vnet, Some(info), &Targets::Vtep(vtep));
-            return pieces.map(Fate::Forwarded);
+            let pieces = emitter.emit(batch, index, vnet, Some(info), Targets::Vtep(vtep))?;
+            self.tally.pieces(pieces);
+            return Ok(());
         }
-        let (ports, listed, unwanted) = audience(segment, bridge, to);
-        let flooded = (from, class(to), batch.span(index).len as usize, vnet);
-        admit(context, (segment, bridge), None, flooded, output)?;
-        let mut kept = take(&mut self.kept);
-        let vteps = match bridge.relays() {
-            true => flood_list(bridge, listed, (apart, origin.vtep_id()), &mut kept),
-            false => &[],
-        };
-        let (without, vid) = (apart | unwanted, vlan::vid(batch.frame(index)));
-        let targets = Targets::Flood { tables, ports, except: None, without, vid, vteps };
-        let mut emitter = self.emitter(context, segment, output);
-        emitter.coalescer.end_all(batch, emitter.output);
-        let copies = emitter.flood(batch, index, vnet, Some(info), &targets);
-        self.kept = kept;
-        copies.map(Fate::Flooded)
+        let place = (segment, bridge, (apart, origin.vtep_id()));
+        let frame = (index, to, from);
+        self.flood_from_underlay(context, place, batch, frame, (vnet, *info), output)
     }
 }
 
@@ -559,12 +505,9 @@ impl<'a> Origins<'a> {
 
     /// Counts a datagram as dropped where it belongs, as far as that was found out before.
     #[cold]
-    fn dropped(&self, reason: DropReason) -> Fate {
-        match self.place() {
-            Some((segment, vtep)) if !names_no_segment(reason) => {
-                dropped_from_underlay(self.worker, vtep, segment, reason)
-            }
-            _ => Fate::Dropped(reason),
+    fn dropped(&self, reason: DropReason) {
+        if let Some((segment, vtep)) = self.place().filter(|_| !names_no_segment(reason)) {
+            dropped_from_underlay(self.worker, vtep, segment, reason);
         }
     }
 

@@ -24,49 +24,61 @@ const MAX_HEADERS: usize = 1 << 20;
 #[derive(Clone, Copy)]
 pub(super) enum Targets<'a> {
     Port(&'a PortEntry),
-    Vtep(&'a VtepId),
-    /// The ports of a segment without the one the frame came from, those with any of some traits and those that do not take
-    /// its VLAN (0: none), and VTEPs.
-    Flood {
-        tables: &'a Tables,
-        ports: &'a [PortId],
-        except: Option<PortId>,
-        without: Traits,
-        vid: u16,
-        vteps: &'a [VtepId],
-    },
+    Vtep(VtepId),
+    Many(&'a Audience<'a>),
+}
+
+/// Ports of a segment and VTEPs.
+#[derive(Clone)]
+pub(super) struct Audience<'a> {
+    pub(super) tables: &'a Tables,
+    pub(super) ports: &'a [PortId],
+    /// Among the ports, the one the frame came from.
+    pub(super) except: Option<PortId>,
+    /// Ports with any of these do not get the frame.
+    pub(super) without: Traits,
+    /// The VLAN of the frame, which ports may not take; 0: none.
+    pub(super) vid: u16,
+    pub(super) vteps: &'a [VtepId],
+}
+
+impl<'a> Audience<'a> {
+    /// One of the ports, if it gets the frame.
+    #[inline]
+    fn port(&self, id: PortId) -> Option<&'a PortEntry> {
+        if Some(id) == self.except {
+            return None;
+        }
+        let port = self.tables.port(id)?;
+        let gets = !port.traits.meets(self.without) && vlan::flooded(port, self.vid).is_some();
+        gets.then_some(port)
+    }
 }
 
 impl<'a> Targets<'a> {
-    fn vteps(&self) -> &'a [VtepId] {
-        match *self {
+    fn vteps(&self) -> &[VtepId] {
+        match self {
             Self::Port(_) => &[],
             Self::Vtep(vtep) => std::slice::from_ref(vtep),
-            Self::Flood { vteps, .. } => vteps,
+            Self::Many(audience) => audience.vteps,
         }
     }
 
+    #[inline]
     fn ports(&self) -> impl Iterator<Item = &'a PortEntry> + use<'a> {
-        let (one, flooded) = match *self {
+        let (one, many) = match *self {
             Self::Port(port) => (Some(port), None),
             Self::Vtep(_) => (None, None),
-            Self::Flood { tables, ports, except, without, vid, .. } => {
-                (None, Some((tables, ports, except, without, vid)))
-            }
+            Self::Many(audience) => (None, Some(audience)),
         };
-        let flooded = flooded.into_iter().flat_map(|(tables, ports, except, without, vid)| {
-            let others = ports.iter().filter(move |port| Some(**port) != except);
-            let others = others.filter_map(|port| tables.port(*port));
-            let others = others.filter(move |port| !port.traits.meets(without));
-            others.filter(move |port| vlan::flooded(port, vid).is_some())
-        });
-        one.into_iter().chain(flooded)
+        let ports = many.map_or(&[][..], |audience| audience.ports);
+        one.into_iter().chain(ports.iter().filter_map(move |id| many?.port(*id)))
     }
 
     /// Whether one of the ports gets the frame without its tag. A frame for one port has lost it by now.
     fn untags(&self, port: &PortEntry) -> bool {
         match *self {
-            Self::Flood { vid, .. } => vlan::flooded(port, vid) == Some(Egress::Untag),
+            Self::Many(audience) => vlan::flooded(port, audience.vid) == Some(Egress::Untag),
             _ => false,
         }
     }
@@ -91,6 +103,8 @@ impl Emitter<'_> {
     /// Emits frame `index` of the batch to all targets and returns the number of copies made.
     ///
     /// `vnet` says what is unfinished about the frame. `info` is the parsed frame if the caller has it.
+    // What is handed on to functions of its own goes there by value: what something points to has to lie in memory for
+    // all frames.
     #[inline(always)]
     pub(super) fn emit(
         &mut self,
@@ -98,7 +112,7 @@ impl Emitter<'_> {
         index: usize,
         vnet: VnetHeader,
         info: Option<&FrameInfo>,
-        targets: &Targets<'_>,
+        targets: Targets<'_>,
     ) -> Result<u64, DropReason> {
         match targets {
             // Nothing to do to the frame: not even what it is needs to be known.
@@ -109,30 +123,37 @@ impl Emitter<'_> {
             Targets::Vtep(vtep) if vnet.is_zero() => {
                 let frame = batch.frame(index);
                 let headers = match info {
-                    Some(info) => self.admit(frame, info, vtep)?,
+                    Some(info) => {
+                        self.admit(frame, info, vtep)?;
+                        self.outer_headers(frame, info)
+                    }
                     // Parsed and used in one place: a copy would wait for the stores that have just made it.
                     None => match &FrameInfo::parse(frame) {
-                        Some(info) => self.admit(frame, info, vtep)?,
+                        Some(info) => {
+                            self.admit(frame, info, vtep)?;
+                            self.outer_headers(frame, info)
+                        }
                         None => return Err(DropReason::Truncated),
                     },
                 };
-                let body = self.encapsulate(batch, index, **vtep);
-                self.transmit(Transmit::whole(**vtep, headers, body));
+                let body = self.encapsulate(batch, index, vtep);
+                self.transmit(Transmit::whole(vtep, headers, body));
                 Ok(1)
             }
-            _ => self.emit_any(batch, index, vnet, info, targets),
+            _ => self.emit_any(batch, index, vnet, info.copied(), targets),
         }
     }
 
-    /// Emits frame `index` to all of many targets, of which there must be one.
+    /// Emits frame `index` to many, of whom there must be one.
     pub(super) fn flood(
         &mut self,
         batch: &mut Batch,
         index: usize,
         vnet: VnetHeader,
-        info: Option<&FrameInfo>,
-        targets: &Targets<'_>,
+        info: Option<FrameInfo>,
+        audience: &Audience<'_>,
     ) -> Result<u64, DropReason> {
+        let targets = Targets::Many(audience);
         if targets.is_empty() {
             return Err(DropReason::NoDestination);
         }
@@ -145,16 +166,17 @@ impl Emitter<'_> {
         batch: &mut Batch,
         index: usize,
         vnet: VnetHeader,
-        info: Option<&FrameInfo>,
-        targets: &Targets<'_>,
+        info: Option<FrameInfo>,
+        targets: Targets<'_>,
     ) -> Result<u64, DropReason> {
+        let targets = &targets;
         let vteps = targets.vteps();
         let cast = self.cast(batch, index);
         if vteps.is_empty() && targets.ports().all(|port| port.offload) {
             return Ok(self.deliver_to_all(batch, index, vnet, cast, targets));
         }
-        let parsed = if info.is_none() { FrameInfo::parse(batch.frame(index)) } else { None };
-        let info = info.or(parsed.as_ref()).ok_or(DropReason::Truncated)?;
+        let parsed = info.or_else(|| FrameInfo::parse(batch.frame(index)));
+        let info = parsed.as_ref().ok_or(DropReason::Truncated)?;
         let limit = self.limit(batch.frame(index), info, vteps);
         if !vteps.is_empty() && exceeds(limit, batch.span(index).len, vnet, info) {
             return self.emit_where_it_fits(batch, index, vnet, info, targets);
@@ -177,9 +199,8 @@ impl Emitter<'_> {
             let headers = self.outer_headers(batch.frame(index), info);
             if !self.segment.has_many_headers || self.segment.vnis.is_empty() {
                 let body = self.encapsulate(batch, index, vteps[0]);
-                for vtep in vteps {
-                    self.transmit(Transmit { cast, ..Transmit::whole(*vtep, headers, body) });
-                }
+                let whole = Transmit::whole(vteps[0], headers, body);
+                self.transmit_to_all(Transmit { cast, ..whole }, vteps);
             } else {
                 self.transmit_each(batch, index, (headers, cast), vteps);
             }
@@ -204,18 +225,20 @@ impl Emitter<'_> {
         info: &FrameInfo,
         targets: &Targets<'_>,
     ) -> Result<u64, DropReason> {
-        let Targets::Flood { tables, ports, except, without, vid, vteps } = *targets else {
+        let Targets::Many(audience) = *targets else {
             return Err(DropReason::TooBig);
         };
         let len = batch.span(index).len;
-        let fits = |vtep: &VtepId| !exceeds(tables.limit_to(self.segment, *vtep), len, vnet, info);
+        let limit = |vtep| audience.tables.limit_to(self.segment, vtep);
+        let fits = |vtep: &VtepId| !exceeds(limit(*vtep), len, vnet, info);
         let (fitting, refused): (SmallVec<[VtepId; 8]>, SmallVec<[VtepId; 8]>) =
-            vteps.iter().copied().partition(fits);
-        let rest = Targets::Flood { tables, ports, except, without, vid, vteps: &fitting };
+            audience.vteps.iter().copied().partition(fits);
+        let rest = Audience { vteps: &fitting, ..audience.clone() };
+        let rest = Targets::Many(&rest);
         if rest.is_empty() {
             return Err(DropReason::TooBig);
         }
-        let copies = self.emit_any(batch, index, vnet, Some(info), &rest)?;
+        let copies = self.emit_any(batch, index, vnet, Some(*info), rest)?;
         for vtep in &refused {
             self.dropped(DropReason::UnderlayTooBig, Some(Location::Vtep(*vtep)), 1);
         }
@@ -227,33 +250,26 @@ impl Emitter<'_> {
     fn limit(&self, frame: &[u8], info: &FrameInfo, vteps: &[VtepId]) -> u32 {
         let SegmentEntry { mtu, narrowest, .. } = *self.segment;
         // Mostly no path is narrower than another.
-        if narrowest == mtu { mtu } else { self.limit_of_paths(frame, info, vteps) }
+        if narrowest == mtu { mtu } else { self.limit_of_paths(frame, *info, vteps) }
     }
 
     #[cold]
-    fn limit_of_paths(&self, frame: &[u8], info: &FrameInfo, vteps: &[VtepId]) -> u32 {
-        if self.segment.outer.header(frame, info).may_fragment {
+    fn limit_of_paths(&self, frame: &[u8], info: FrameInfo, vteps: &[VtepId]) -> u32 {
+        if self.segment.outer.header(frame, &info).may_fragment {
             return self.segment.mtu;
         }
         let limits = vteps.iter().map(|vtep| self.context.tables.limit_to(self.segment, *vtep));
         limits.min().unwrap_or(self.segment.mtu)
     }
 
-    /// What the outer headers for a frame are to say, if the underlay can carry it to the VTEP.
+    /// Refuses a frame that the underlay cannot carry to the VTEP.
     #[inline(always)]
-    fn admit(
-        &self,
-        frame: &[u8],
-        info: &FrameInfo,
-        vtep: &VtepId,
-    ) -> Result<(SourcePort, OuterHeader), DropReason> {
+    fn admit(&self, frame: &[u8], info: &FrameInfo, vtep: VtepId) -> Result<(), DropReason> {
         let packet = (frame.len() - usize::from(info.l3_offset)) as u32;
-        if packet > self.segment.narrowest
-            && packet > self.limit_of_paths(frame, info, std::slice::from_ref(vtep))
-        {
+        if packet > self.segment.narrowest && packet > self.limit_of_paths(frame, *info, &[vtep]) {
             return Err(DropReason::TooBig);
         }
-        Ok(self.outer_headers(frame, info))
+        Ok(())
     }
 
     /// What the outer UDP and IP headers for a frame are to say.
@@ -387,7 +403,7 @@ impl Emitter<'_> {
                 self.deliver_whole(batch.span(index), VnetHeader::default(), port);
                 Ok(1)
             }
-            Some(vnet) => self.emit(batch, index, vnet, Some(info), &Targets::Port(port)),
+            Some(vnet) => self.emit(batch, index, vnet, Some(info), Targets::Port(port)),
         }
     }
 
@@ -567,14 +583,14 @@ impl Emitter<'_> {
 
     #[inline]
     pub(super) fn deliver(&mut self, deliver: Deliver) {
-        let deliver = match &self.link {
-            None => deliver,
-            Some(link) => gateway::frame(link, deliver, &mut self.output.headers),
-        };
-        if self.output.delivers.len() < MAX_OUTPUT {
-            self.output.delivers.push(deliver);
-        } else {
+        if self.output.delivers.len() == MAX_OUTPUT {
             self.dropped(DropReason::OutputFull, Some(Location::Port(deliver.port)), 1);
+            return;
+        }
+        self.output.delivers.push(deliver);
+        // Changed where it lies: one that is sometimes changed on its way there would be copied every time.
+        if let Some(link) = &self.link {
+            gateway::frame_last(link, self.output);
         }
     }
 
@@ -585,6 +601,23 @@ impl Emitter<'_> {
         } else {
             let vtep = Location::Vtep(transmit.vtep);
             self.dropped(DropReason::OutputFull, Some(vtep), transmit.datagrams.into());
+        }
+    }
+
+    /// Transmits the same to each of some VTEPs.
+    fn transmit_to_all(&mut self, transmit: Transmit, vteps: &[VtepId]) {
+        let room = MAX_OUTPUT - self.output.transmits.len();
+        let (to, refused) = vteps.split_at(vteps.len().min(room));
+        let transmits = &mut self.output.transmits;
+        let first = transmits.len();
+        // Copies as they are, then whose they are: cheaper than each of them field by field.
+        transmits.resize(first + to.len(), transmit);
+        for (transmit, vtep) in transmits[first..].iter_mut().zip(to) {
+            transmit.vtep = *vtep;
+        }
+        for vtep in refused {
+            let copies = transmit.datagrams.into();
+            self.dropped(DropReason::OutputFull, Some(Location::Vtep(*vtep)), copies);
         }
     }
 

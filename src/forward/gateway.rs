@@ -17,7 +17,7 @@ use crate::wire::{L3, VnetHeader};
 use super::lookahead::AHEAD;
 use super::routed::follow;
 use super::routed_vxlan::check;
-use super::{Context, Fate, Forwarder};
+use super::{Context, Forwarder};
 
 /// The header of the frames in which packets are delivered to a port.
 pub(super) type LinkHeader = [u8; eth::HEADER_LEN];
@@ -49,15 +49,16 @@ pub(super) fn link_header(port: &PortEntry, l3: L3) -> Result<Option<LinkHeader>
     Ok(Some(eth::header(host, gateway.mac, l3.ethertype())))
 }
 
-/// Puts a link header in front of what is to be delivered.
+/// Puts a link header in front of what was decided last.
 #[cold]
 #[inline(never)]
-pub(super) fn frame(link: &LinkHeader, deliver: Deliver, headers: &mut Vec<u8>) -> Deliver {
-    let start = headers.len();
-    headers.extend_from_slice(link);
-    headers.extend_from_within(deliver.head.range());
-    let head = Span { start: start as u32, len: (headers.len() - start) as u32 };
-    Deliver { head, vnet: deliver.vnet.behind(eth::HEADER_LEN as u16), ..deliver }
+pub(super) fn frame_last(link: &LinkHeader, output: &mut Output) {
+    let Some(deliver) = output.delivers.last_mut() else { return };
+    let start = output.headers.len();
+    output.headers.extend_from_slice(link);
+    output.headers.extend_from_within(deliver.head.range());
+    deliver.head = Span { start: start as u32, len: (output.headers.len() - start) as u32 };
+    deliver.vnet = deliver.vnet.behind(eth::HEADER_LEN as u16);
 }
 
 /// Whether requests for an address are answered to the host behind a port.
@@ -85,7 +86,7 @@ impl Forwarder {
         batch: &mut Batch,
         index: usize,
         output: &mut Output,
-    ) -> Result<Fate, DropReason> {
+    ) -> Result<(), DropReason> {
         let frame = batch.frame(index);
         let Some(gateway) = &port.gateway else { return Err(DropReason::Detached) };
         let (to, from) = eth::address_numbers(frame).ok_or(DropReason::Truncated)?;
@@ -106,7 +107,8 @@ impl Forwarder {
         let answer = neighbour::answer((target, gateway.mac.into(), true), asker);
         let answer = answer.ok_or(DropReason::NoDestination)?;
         self.say(context, (port, segment), &answer, output);
-        Ok(Fate::Answered)
+        self.tally.answered();
+        Ok(())
     }
 
     /// Asks the host behind a port for its MAC address, if its errors are not too many already.

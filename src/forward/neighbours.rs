@@ -11,7 +11,7 @@ use crate::wire::eth;
 use crate::wire::neighbour::{self, Message};
 
 use super::news::News;
-use super::{At, Context, Fate, Forwarder};
+use super::{At, Context, Forwarder};
 
 /// Learns from a message that came from `at`.
 fn hear(
@@ -86,7 +86,7 @@ impl Forwarder {
         index: usize,
         news: &mut News,
         output: &mut Output,
-    ) -> Option<Fate> {
+    ) -> Option<()> {
         let frame = batch.frame(index);
         let message = neighbour::parse(frame)?;
         let (to, _) = eth::address_numbers(frame)?;
@@ -114,6 +114,7 @@ impl Forwarder {
         let body = batch.prepend(index, answer.bytes(), 0);
         let answer = Deliver::whole(port.id, VnetHeader::default(), body);
         self.emitter(context, segment, output).generate(answer);
-        Some(Fate::Answered)
+        self.tally.answered();
+        Some(())
     }
 }

@@ -3,6 +3,7 @@
 //! A node decrements the TTL once, when a packet enters the overlay from a port; the node that takes it out again
 //! does not count as a second hop.
 
+use std::mem::take;
 use std::net::IpAddr;
 
 use crate::batch::Batch;
@@ -20,9 +21,7 @@ use super::clamp;
 use super::emit::{Emitter, Targets, recognise};
 use super::gateway::{LinkHeader, link_header, take_off};
 use super::lookahead::{AHEAD, look_ahead};
-use super::{
-    Context, Fate, Forwarder, Tally, admit_stranger, dropped_from_port, dropped_from_underlay,
-};
+use super::{Context, Forwarder, admit_stranger, dropped_from_underlay};
 
 fn refusal(error: &IpError) -> DropReason {
     match error {
@@ -68,24 +67,24 @@ fn emit_framed(
     link: &Link,
     batch: &mut Batch,
     index: usize,
-    (vnet, info): (VnetHeader, &FrameInfo),
-    vtep: &VtepId,
-) -> Result<Fate, DropReason> {
-    let mac = link.mac_of(*vtep).ok_or(DropReason::NoVtepMac)?;
+    (vnet, info): (VnetHeader, FrameInfo),
+    vtep: VtepId,
+) -> Result<u64, DropReason> {
+    let mac = link.mac_of(vtep).ok_or(DropReason::NoVtepMac)?;
     batch.grow(index, &eth::header(mac, link.mac, info.l3.ethertype()));
     let (vnet, info) = (vnet.behind(eth::HEADER_LEN as u16), info.behind(eth::HEADER_LEN as u16));
-    let emitted = emitter.emit(batch, index, vnet, Some(&info), &Targets::Vtep(vtep));
+    let emitted = emitter.emit(batch, index, vnet, Some(&info), Targets::Vtep(vtep));
     if emitted.is_err() {
         // Whoever reports the packet to its sender quotes the packet.
         batch.strip(index, eth::HEADER_LEN);
     }
-    emitted.map(Fate::Forwarded)
+    emitted
 }
 
 /// Whether the underlay may fragment what a packet is sent in.
 #[cold]
-fn may_fragment(segment: &SegmentEntry, packet: &[u8], info: &FrameInfo) -> bool {
-    segment.outer.header(packet, info).may_fragment
+fn may_fragment(segment: &SegmentEntry, packet: &[u8], info: FrameInfo) -> bool {
+    segment.outer.header(packet, &info).may_fragment
 }
 
 /// Largest packet that a segment carries to a location.
@@ -107,7 +106,7 @@ impl Forwarder {
         batch: &mut Batch,
         output: &mut Output,
     ) {
-        let mut tally = Tally::default();
+        let mut transmitted = output.transmits.len();
         let mut routes = [None; AHEAD];
         // Those among them that are no packets; frames of a TAP alone.
         let mut others = 0_u32;
@@ -120,7 +119,6 @@ impl Forwarder {
                 look_ahead(&routed.fib, batch, index, &mut routes);
             }
             let from = (port, segment, routed);
-            let before = output.transmits.len();
             let packet = (index, routes[index % AHEAD]);
             let is_other = others >> (index % AHEAD) & 1 != 0;
             let bytes = batch.span(index).len + if is_other { 0 } else { link };
@@ -128,18 +126,19 @@ impl Forwarder {
                 false => self.route_packet(context, from, batch, packet, output),
                 true => self.gateway_frame(context, from, batch, index, output),
             };
-            let fate = match decided {
-                Ok(fate) => fate,
-                Err(reason) if is_other => dropped_from_port(context.worker, port, segment, reason),
-                Err(reason) => {
+            self.tally.received(bytes, Cast::Unicast);
+            if let Err(reason) = decided {
+                if !is_other {
                     self.report(context, (port, segment), batch, index, reason, output);
-                    dropped_from_port(context.worker, port, segment, reason)
                 }
-            };
-            tally.add(bytes, fate, context.counters);
-            tally.towards_underlay(bytes, Cast::Unicast, output.transmits.len() > before);
+                self.drop_from_port(context, port, segment, reason);
+            }
+            if output.transmits.len() > transmitted {
+                transmitted = output.transmits.len();
+                self.tally.encapsulated(bytes, Cast::Unicast);
+            }
         }
-        tally.flush_from_port(context, port, segment);
+        take(&mut self.tally).flush_from_port(context, port, segment, batch.len());
     }
 
     /// Decides about one packet from a port, whose route was looked up.
@@ -151,7 +150,7 @@ impl Forwarder {
         batch: &mut Batch,
         (index, route): (usize, Option<NextHopId>),
         output: &mut Output,
-    ) -> Result<Fate, DropReason> {
+    ) -> Result<(), DropReason> {
         let packet = batch.frame_mut(index);
         let parsed = FrameInfo::parse_ip(packet);
         let info = parsed.as_ref().map_err(refusal)?;
@@ -170,26 +169,24 @@ impl Forwarder {
         if !vnet.is_gso()
             && len as u32 > segment.narrowest
             && len as u32 > limit(context, segment, hop)
-            && (len as u32 > segment.mtu || !may_fragment(segment, batch.frame(index), info))
+            && (len as u32 > segment.mtu || !may_fragment(segment, batch.frame(index), *info))
         {
             return Err(DropReason::TooBig);
         }
         let targets = match hop {
             Location::Port(other) if other == port.id => return Err(DropReason::SamePort),
             Location::Port(other) => context.tables.port(other).map(Targets::Port),
-            Location::Vtep(ref vtep) => {
-                context.tables.has_vtep(*vtep).then_some(Targets::Vtep(vtep))
-            }
+            Location::Vtep(vtep) => context.tables.has_vtep(vtep).then_some(Targets::Vtep(vtep)),
         };
         let targets = targets.ok_or(DropReason::NoRoute)?;
         if segment.most_mss != 0
-            && let Location::Vtep(vtep) = &hop
+            && let Location::Vtep(vtep) = hop
         {
-            clamp::towards(context, segment, std::slice::from_ref(vtep), batch, index);
+            clamp::towards(context, segment, &[vtep], batch, index);
         }
         let link = match &targets {
             Targets::Port(other) if other.gateway.is_some() => {
-                self.link_to(context, (other, segment), (batch.frame(index), info), output)?
+                self.link_to(context, (other, segment), (batch.frame(index), *info), output)?
             }
             _ => None,
         };
@@ -198,13 +195,17 @@ impl Forwarder {
             L3::Ipv4 => ip::decrement_ttl_v4(packet),
             _ => ip::decrement_hop_limit(packet),
         }
-        if let (Some(link), Targets::Vtep(vtep)) = (&routed.link, &targets) {
+        if let (Some(link), Targets::Vtep(vtep)) = (&routed.link, targets) {
             let emitter = self.emitter(context, segment, output);
-            return emit_framed(emitter, link, batch, index, (vnet, info), vtep);
+            let pieces = emit_framed(emitter, link, batch, index, (vnet, *info), vtep)?;
+            self.tally.pieces(pieces);
+            return Ok(());
         }
         let mut emitter = self.emitter(context, segment, output);
         emitter.link = link;
-        emitter.emit(batch, index, vnet, Some(info), &targets).map(Fate::Forwarded)
+        let pieces = emitter.emit(batch, index, vnet, Some(info), targets)?;
+        self.tally.pieces(pieces);
+        Ok(())
     }
 
     /// The header for a packet to a port with a gateway; asks the host for its MAC address if it is not known.
@@ -212,7 +213,7 @@ impl Forwarder {
         &mut self,
         context: &Context<'_>,
         (port, segment): (&PortEntry, &SegmentEntry),
-        (packet, info): (&[u8], &FrameInfo),
+        (packet, info): (&[u8], FrameInfo),
         output: &mut Output,
     ) -> Result<Option<LinkHeader>, DropReason> {
         let link = link_header(port, info.l3);
@@ -232,25 +233,22 @@ impl Forwarder {
         batch: &mut Batch,
         output: &mut Output,
     ) {
-        let mut tally = Tally::default();
         // Neighbours in a batch mostly share their sender.
         let (mut last, mut sender) = (SourceKey::NONE, None);
         for index in 0..batch.len() {
-            let bytes = batch.span(index).len;
             let key = batch.source_key(index);
             if key != last {
                 let peer = segment.peers.get(&key);
                 (last, sender) = (key, peer.and_then(|peer| context.tables.vtep(peer.vtep)));
             }
             let from = (sender, segment, routed);
-            let fate = match self.unwrap_packet(context, from, batch, index, output) {
-                Ok(fate) => fate,
-                Err(reason) => dropped_from_underlay(context.worker, sender, segment, reason),
-            };
-            tally.add(bytes, fate, context.counters);
+            if let Err(reason) = self.unwrap_packet(context, from, batch, index, output) {
+                dropped_from_underlay(context.worker, sender, segment, reason);
+                self.tally.dropped(reason, context.counters);
+            }
         }
         self.coalescer.end_all(batch, output);
-        tally.flush(context.counters);
+        take(&mut self.tally).flush(context.counters, batch.len());
     }
 
     /// Decides about one datagram of a routed segment.
@@ -262,7 +260,7 @@ impl Forwarder {
         batch: &mut Batch,
         index: usize,
         output: &mut Output,
-    ) -> Result<Fate, DropReason> {
+    ) -> Result<(), DropReason> {
         let bytes = u64::from(batch.span(index).len);
         match sender {
             Some(vtep) => vtep.counters.of(context.worker).received(1, bytes),
@@ -270,7 +268,7 @@ impl Forwarder {
         }
         segment.counters.of(context.worker).received(1, bytes);
         if self.coalescer.follow(batch, index, 0, output) {
-            return Ok(Fate::Forwarded(1));
+            return Ok(());
         }
         self.deliver_packet(context, (segment, routed), batch, index, output)
     }
@@ -284,7 +282,7 @@ impl Forwarder {
         batch: &mut Batch,
         index: usize,
         output: &mut Output,
-    ) -> Result<Fate, DropReason> {
+    ) -> Result<(), DropReason> {
         let tables = context.tables;
         let size = batch.vnet(index).gso_size;
         let outer_ecn = batch.ecn(index);
@@ -312,7 +310,7 @@ impl Forwarder {
         let link = match port.gateway {
             None => None,
             Some(_) => {
-                self.link_to(context, (port, segment), (batch.frame(index), info), output)?
+                self.link_to(context, (port, segment), (batch.frame(index), *info), output)?
             }
         };
         if segment.most_mss != 0 {
@@ -323,6 +321,8 @@ impl Forwarder {
         }
         let mut emitter = self.emitter(context, segment, output);
         emitter.link = link;
-        emitter.deliver_recognised(batch, index, unfinished, info, port).map(Fate::Forwarded)
+        let pieces = emitter.deliver_recognised(batch, index, unfinished, info, port)?;
+        self.tally.pieces(pieces);
+        Ok(())
     }
 }

@@ -12,7 +12,7 @@ use crate::wire::eth::{self, MacNumber};
 use crate::wire::{Vni, u16_at, vxlan};
 
 use super::bridge::Origins;
-use super::{Context, Fate, Forwarder, admit_stranger};
+use super::{Context, Forwarder, admit_stranger};
 
 /// The VNI and sender of a datagram of a routed segment, and what was found for them.
 #[derive(Clone, Copy)]
@@ -71,7 +71,7 @@ impl Forwarder {
         batch: &mut Batch,
         index: usize,
         output: &mut Output,
-    ) -> Result<Fate, DropReason> {
+    ) -> Result<(), DropReason> {
         let origin = origins.routed.ok_or(DropReason::UnknownVni)?;
         let segment = origin.segment;
         if origin.vtep.is_none() {
