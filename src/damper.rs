@@ -122,8 +122,13 @@ impl Damper {
         pace: Pace,
         second: u32,
     ) -> bool {
+        self.holds_any(second) && self.is_held(segment, mac, pace, second)
+    }
+
+    /// Whether any address may be held.
+    #[inline]
+    pub(crate) fn holds_any(&self, second: u32) -> bool {
         u64::from(second) < self.held_until.load(Ordering::Relaxed)
-            && self.is_held(segment, mac, pace, second)
     }
 
     #[cold]

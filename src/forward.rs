@@ -8,17 +8,21 @@ mod clamp;
 mod emit;
 mod flood;
 mod gateway;
+mod headers;
 mod icmp;
 mod lookahead;
+mod many;
 mod neighbours;
 mod news;
 mod outcome;
+mod recognise;
 mod relay;
 mod report;
 mod routed;
 mod routed_vxlan;
 mod storm;
 mod tally;
+mod targets;
 mod vlan;
 
 use std::net::IpAddr;
@@ -187,8 +191,8 @@ impl Forwarder {
         segment: &'a SegmentEntry,
         output: &'a mut Output,
     ) -> Emitter<'a> {
-        let Self { chunks, coalescer, .. } = self;
-        Emitter { context, segment, output, chunks, coalescer, link: None }
+        let Self { chunks, coalescer, tally, .. } = self;
+        Emitter { context, segment, output, chunks, coalescer, tally, link: None }
     }
 }
 

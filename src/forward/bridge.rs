@@ -15,10 +15,10 @@ use crate::wire::vxlan::{self, DecodeError, Header};
 use crate::wire::{FrameInfo, GroupPolicy, Vni, neighbour};
 
 use super::clamp;
-use super::emit::{Targets, recognise};
 use super::lookahead::{prefetch_datagrams, prefetch_frames};
 use super::neighbours::hear_from_underlay;
 use super::news::News;
+use super::recognise::recognise;
 use super::relay::{between, to_vtep};
 use super::routed_vxlan::RoutedOrigin;
 use super::vlan;
@@ -99,7 +99,7 @@ impl Forwarder {
         let mut recent = Recent::default();
         let macs = bridge.macs();
         prefetch_frames(bridge, batch);
-        let (delivered, mut transmitted) = (output.delivers.len(), output.transmits.len());
+        let delivered = output.delivers.len();
         for index in 0..batch.len() {
             let bytes = batch.span(index).len;
             let cast = Cast::of(batch.frame(index));
@@ -107,10 +107,6 @@ impl Forwarder {
             let from = (port, segment, (bridge, &macs), &mut recent);
             if let Err(reason) = self.bridge_frame(context, from, batch, index, &mut news, output) {
                 self.refuse(context, (port, segment, &macs), batch, index, reason, output);
-            }
-            if output.transmits.len() > transmitted {
-                transmitted = output.transmits.len();
-                self.tally.encapsulated(bytes, cast);
             }
         }
         if batch.has_metadata() {
@@ -187,37 +183,32 @@ impl Forwarder {
         }
         let tables = context.tables;
         let known = recent.lookup(context, macs, to);
-        let targets = match known {
-            Some(Location::Port(other)) => match tables.port(other) {
-                Some(to) if other == port.id || to.traits.meets(port.traits | Traits::VLAN) => {
-                    between(port, to)?;
-                    vlan::hand_out(to, batch, index)?;
-                    vnet = batch.vnet(index);
-                    Some(Targets::Port(to))
-                }
-                to => to.map(Targets::Port),
-            },
+        match known {
             Some(Location::Vtep(vtep)) => {
                 if port.traits.in_group() {
                     to_vtep(bridge, (port.traits, None), vtep)?;
                 }
-                Some(Targets::Vtep(vtep))
+                if segment.most_mss != 0 {
+                    clamp::towards(context, segment, &[vtep], batch, index);
+                }
+                let emitter = self.emitter(context, segment, output);
+                return emitter.emit_to_vtep(batch, index, vnet, None, vtep);
             }
-            None => None,
-        };
-        let Some(targets) = targets else {
-            let from = (index, to, from);
-            return self.flood_from_port(context, (port, segment, bridge), batch, from, output);
-        };
-        if segment.most_mss != 0
-            && let Targets::Vtep(vtep) = targets
-        {
-            clamp::towards(context, segment, &[vtep], batch, index);
+            Some(Location::Port(other)) => {
+                if let Some(to) = tables.port(other) {
+                    if other == port.id || to.traits.meets(port.traits | Traits::VLAN) {
+                        between(port, to)?;
+                        vlan::hand_out(to, batch, index)?;
+                        vnet = batch.vnet(index);
+                    }
+                    let emitter = self.emitter(context, segment, output);
+                    return emitter.emit_to_port(batch, index, vnet, None, to);
+                }
+            }
+            None => {}
         }
-        let mut emitter = self.emitter(context, segment, output);
-        let pieces = emitter.emit(batch, index, vnet, None, targets)?;
-        self.tally.pieces(pieces);
-        Ok(())
+        let frame = (index, to, from);
+        self.flood_from_port(context, (port, segment, bridge), batch, frame, output)
     }
 
     pub(super) fn bridge_from_underlay(
@@ -367,17 +358,13 @@ impl Forwarder {
             clamp::backwards(context, segment, origin.vtep_id(), (frame, info), partial);
         }
         if let Some(port) = port {
-            let mut emitter = self.emitter(context, segment, output);
-            let pieces = emitter.deliver_recognised(batch, index, unfinished, info, port)?;
-            self.tally.pieces(pieces);
-            return Ok(());
+            let emitter = self.emitter(context, segment, output);
+            return emitter.deliver_recognised(batch, index, unfinished, info, port);
         }
         let vnet = unfinished.unwrap_or_default();
         if let Some(vtep) = relay {
-            let mut emitter = self.emitter(context, segment, output);
-            let pieces = emitter.emit(batch, index, vnet, Some(info), Targets::Vtep(vtep))?;
-            self.tally.pieces(pieces);
-            return Ok(());
+            let emitter = self.emitter(context, segment, output);
+            return emitter.emit_to_vtep(batch, index, vnet, Some(info), vtep);
         }
         let place = (segment, bridge, (apart, origin.vtep_id()));
         let frame = (index, to, from);

@@ -11,9 +11,9 @@ use crate::wire::eth::MacNumber;
 use crate::wire::{FrameInfo, VnetHeader};
 
 use super::clamp;
-use super::emit::Audience;
 use super::relay::flood_list;
 use super::storm::admit;
+use super::targets::Audience;
 use super::vlan;
 use super::{Context, Forwarder};
 
@@ -34,7 +34,7 @@ fn class(to: MacNumber) -> Traits {
 
 /// Who gets a frame whose destination is not at one place: the ports, the VTEPs, and what a port must not have to get
 /// it.
-#[inline]
+#[inline(always)]
 fn audience<'a>(
     segment: &'a SegmentEntry,
     bridge: &'a Bridge,
@@ -133,7 +133,7 @@ impl Forwarder {
         flooded
     }
 
-    #[inline]
+    #[inline(always)]
     fn flood(
         &mut self,
         context: &Context<'_>,
@@ -143,9 +143,6 @@ impl Forwarder {
         audience: &Audience<'_>,
         output: &mut Output,
     ) -> Result<(), DropReason> {
-        let mut emitter = self.emitter(context, segment, output);
-        let copies = emitter.flood(batch, index, vnet, info, audience)?;
-        self.tally.flooded(copies);
-        Ok(())
+        self.emitter(context, segment, output).flood(batch, index, vnet, info, audience)
     }
 }

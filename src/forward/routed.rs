@@ -18,9 +18,10 @@ use crate::wire::eth::{self, Cast};
 use crate::wire::{FrameInfo, IpError, L3, VnetHeader, ip};
 
 use super::clamp;
-use super::emit::{Emitter, Targets, recognise};
+use super::emit::Emitter;
 use super::gateway::{LinkHeader, link_header, take_off};
 use super::lookahead::{AHEAD, look_ahead};
+use super::recognise::recognise;
 use super::{Context, Forwarder, admit_stranger, dropped_from_underlay};
 
 fn refusal(error: &IpError) -> DropReason {
@@ -61,19 +62,27 @@ pub(super) fn follow(
     }
 }
 
+/// Takes one from the hops that a packet may still make.
+fn count_hop(packet: &mut [u8], l3: L3) {
+    match l3 {
+        L3::Ipv4 => ip::decrement_ttl_v4(packet),
+        _ => ip::decrement_hop_limit(packet),
+    }
+}
+
 /// Emits a packet to a VTEP in an Ethernet frame.
 fn emit_framed(
-    mut emitter: Emitter<'_>,
+    emitter: Emitter<'_>,
     link: &Link,
     batch: &mut Batch,
     index: usize,
     (vnet, info): (VnetHeader, FrameInfo),
     vtep: VtepId,
-) -> Result<u64, DropReason> {
+) -> Result<(), DropReason> {
     let mac = link.mac_of(vtep).ok_or(DropReason::NoVtepMac)?;
     batch.grow(index, &eth::header(mac, link.mac, info.l3.ethertype()));
     let (vnet, info) = (vnet.behind(eth::HEADER_LEN as u16), info.behind(eth::HEADER_LEN as u16));
-    let emitted = emitter.emit(batch, index, vnet, Some(&info), Targets::Vtep(vtep));
+    let emitted = emitter.emit_to_vtep(batch, index, vnet, Some(&info), vtep);
     if emitted.is_err() {
         // Whoever reports the packet to its sender quotes the packet.
         batch.strip(index, eth::HEADER_LEN);
@@ -106,7 +115,6 @@ impl Forwarder {
         batch: &mut Batch,
         output: &mut Output,
     ) {
-        let mut transmitted = output.transmits.len();
         let mut routes = [None; AHEAD];
         // Those among them that are no packets; frames of a TAP alone.
         let mut others = 0_u32;
@@ -132,10 +140,6 @@ impl Forwarder {
                     self.report(context, (port, segment), batch, index, reason, output);
                 }
                 self.drop_from_port(context, port, segment, reason);
-            }
-            if output.transmits.len() > transmitted {
-                transmitted = output.transmits.len();
-                self.tally.encapsulated(bytes, Cast::Unicast);
             }
         }
         take(&mut self.tally).flush_from_port(context, port, segment, batch.len());
@@ -173,39 +177,37 @@ impl Forwarder {
         {
             return Err(DropReason::TooBig);
         }
-        let targets = match hop {
-            Location::Port(other) if other == port.id => return Err(DropReason::SamePort),
-            Location::Port(other) => context.tables.port(other).map(Targets::Port),
-            Location::Vtep(vtep) => context.tables.has_vtep(vtep).then_some(Targets::Vtep(vtep)),
-        };
-        let targets = targets.ok_or(DropReason::NoRoute)?;
-        if segment.most_mss != 0
-            && let Location::Vtep(vtep) = hop
-        {
-            clamp::towards(context, segment, &[vtep], batch, index);
-        }
-        let link = match &targets {
-            Targets::Port(other) if other.gateway.is_some() => {
-                self.link_to(context, (other, segment), (batch.frame(index), *info), output)?
+        match hop {
+            Location::Vtep(vtep) => {
+                if !context.tables.has_vtep(vtep) {
+                    return Err(DropReason::NoRoute);
+                }
+                if segment.most_mss != 0 {
+                    clamp::towards(context, segment, &[vtep], batch, index);
+                }
+                count_hop(batch.frame_mut(index), info.l3);
+                let emitter = self.emitter(context, segment, output);
+                match &routed.link {
+                    Some(link) => emit_framed(emitter, link, batch, index, (vnet, *info), vtep),
+                    None => emitter.emit_to_vtep(batch, index, vnet, Some(info), vtep),
+                }
             }
-            _ => None,
-        };
-        let packet = batch.frame_mut(index);
-        match info.l3 {
-            L3::Ipv4 => ip::decrement_ttl_v4(packet),
-            _ => ip::decrement_hop_limit(packet),
+            Location::Port(other) if other == port.id => Err(DropReason::SamePort),
+            Location::Port(other) => {
+                let to = context.tables.port(other).ok_or(DropReason::NoRoute)?;
+                let link = match to.gateway {
+                    None => None,
+                    Some(_) => {
+                        let packet = (batch.frame(index), *info);
+                        self.link_to(context, (to, segment), packet, output)?
+                    }
+                };
+                count_hop(batch.frame_mut(index), info.l3);
+                let mut emitter = self.emitter(context, segment, output);
+                emitter.link = link;
+                emitter.emit_to_port(batch, index, vnet, Some(info), to)
+            }
         }
-        if let (Some(link), Targets::Vtep(vtep)) = (&routed.link, targets) {
-            let emitter = self.emitter(context, segment, output);
-            let pieces = emit_framed(emitter, link, batch, index, (vnet, *info), vtep)?;
-            self.tally.pieces(pieces);
-            return Ok(());
-        }
-        let mut emitter = self.emitter(context, segment, output);
-        emitter.link = link;
-        let pieces = emitter.emit(batch, index, vnet, Some(info), targets)?;
-        self.tally.pieces(pieces);
-        Ok(())
     }
 
     /// The header for a packet to a port with a gateway; asks the host for its MAC address if it is not known.
@@ -321,8 +323,6 @@ impl Forwarder {
         }
         let mut emitter = self.emitter(context, segment, output);
         emitter.link = link;
-        let pieces = emitter.deliver_recognised(batch, index, unfinished, info, port)?;
-        self.tally.pieces(pieces);
-        Ok(())
+        emitter.deliver_recognised(batch, index, unfinished, info, port)
     }
 }

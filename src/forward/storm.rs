@@ -12,8 +12,24 @@ use super::Context;
 
 /// Lets a frame of `len` bytes from `mac` be flooded, or not: unless the address is held because frames loop, and by the
 /// limits of the port it came from and of the segment.
-#[inline]
+#[inline(always)]
 pub(super) fn admit(
+    context: &Context<'_>,
+    (segment, bridge): (&SegmentEntry, &Bridge),
+    port: Option<&PortEntry>,
+    frame: (MacNumber, Traits, usize, VnetHeader),
+    output: &mut Output,
+) -> Result<(), DropReason> {
+    let limited = bridge.storm.is_some() || port.is_some_and(|port| port.storm.is_some());
+    // Mostly neither: then nothing need be known of the frame.
+    if limited || context.tables.damper.holds_any(context.second) {
+        return admit_limited(context, (segment, bridge), port, frame, output);
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn admit_limited(
     context: &Context<'_>,
     (segment, bridge): (&SegmentEntry, &Bridge),
     port: Option<&PortEntry>,
@@ -26,9 +42,6 @@ pub(super) fn admit(
         return Err(DropReason::Damped);
     }
     let of_port = port.and_then(|port| Some((port.id, port.storm.as_deref()?)));
-    if of_port.is_none() && bridge.storm.is_none() {
-        return Ok(());
-    }
     // A super-frame is about as many frames as it has chunks; headers do not matter.
     let frames = match vnet.is_gso() {
         true => len.div_ceil(usize::from(vnet.gso_size).max(1)) as u32,

@@ -61,11 +61,11 @@ impl Tally {
         counters.dropped(reason, 1);
     }
 
-    /// Notes that a frame from a port became a datagram, or several.
+    /// Notes that a frame of `bytes` bytes became a datagram, or several.
     #[inline]
-    pub(super) fn encapsulated(&mut self, bytes: u32, cast: Cast) {
+    pub(super) fn encapsulated(&mut self, bytes: usize, cast: Cast) {
         self.underlay_frames += 1;
-        self.underlay_bytes += u64::from(bytes);
+        self.underlay_bytes += bytes as u64;
         if cast != Cast::Unicast {
             self.underlay_groups.add(cast, 1);
         }
