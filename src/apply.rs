@@ -175,6 +175,12 @@ impl Draft {
     fn add_segment(&mut self, segment: &Segment) -> Result<(), Error> {
         segment.check()?;
         let id = segment.id();
+        if segment.mtu_options.probe && self.tables.fragments {
+            return Err(Error::conflict(
+                format_args!("probing the paths of segment {id}"),
+                "the underlay may fragment datagrams, and so every size would get there: set DF, or inherit it",
+            ));
+        }
         for other in self.tables.segments.keys().filter(|other| other.udp_port == id.udp_port) {
             if *other == id || other.vni.is_none() || id.vni.is_none() {
                 return Err(Error::conflict(
@@ -240,6 +246,8 @@ impl Draft {
                 too_big: segment.mtu_options.too_big_errors,
             },
             open: segment.open,
+            probes: segment.mtu_options.probe,
+            answers_probes: segment.mtu_options.answer_probes,
             outer: OuterRule::new(segment.outer, self.tables.inherits_df),
             header: segment.header,
             has_many_headers: false,

@@ -10,6 +10,7 @@ use crate::Error;
 use crate::batch::{DEFAULT_SLOTS, MAX_SLOTS};
 use crate::fdb;
 use crate::offload::Offloads;
+use crate::path::Probing;
 use crate::tables::MAX_WORKERS;
 use crate::wire::vxlan::ReservedBits;
 pub use underlay::{DontFragment, ZeroChecksums};
@@ -84,6 +85,8 @@ pub struct Config {
     /// How long a path MTU holds that the underlay has taught, 1 second to 1 day in whole seconds; default 10 minutes,
     /// as the kernel's own (`net.ipv4.route.mtu_expires`). After that larger datagrams are tried again.
     pub path_mtu_expiry: Duration,
+    /// When the paths to VTEPs are probed, in segments that ask for it ([`MtuOptions::probe`](crate::MtuOptions)).
+    pub probing: Probing,
     /// Follow the host: give segments without an MTU of their own what the interface with [`Config::local`] leaves, heed
     /// the MTU of the route to each VTEP, and forget what was learned behind a device that goes down; default `true`.
     ///
@@ -126,6 +129,7 @@ impl Config {
             dont_fragment: DontFragment::Set,
             zero_checksums: ZeroChecksums::default(),
             path_mtu_expiry: DEFAULT_EXPIRY,
+            probing: Probing::default(),
             follow_host: true,
             reserved_bits: ReservedBits::default(),
             spin: DEFAULT_SPIN,
@@ -178,6 +182,7 @@ impl Config {
             let value = format!("{:?}", self.path_mtu_expiry);
             return Err(Error::invalid("expiry of path MTUs", value, "1 to 86400 seconds"));
         }
+        self.probing.check()?;
         if self.spin > MAX_SPIN {
             let value = format!("{} µs", self.spin.as_micros());
             return Err(Error::invalid("spin", value, "0 to 10 ms"));

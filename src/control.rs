@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, TryLockError, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::Duration;
 
 use crate::Error;
@@ -18,7 +18,7 @@ use crate::next_hop::{GroupId, Member, NextHop};
 use crate::offload::{OffloadInfo, Offloads};
 use crate::path::PathSource;
 use crate::segment::{Destination, PortId, PortOptions, Segment, SegmentId};
-use crate::shared::{Listener, Registry, Shared, lock};
+use crate::shared::{Listener, Registry, Shared, lock, try_lock};
 use crate::stats::Stats;
 use crate::tables::Tables;
 use crate::wire::{MacAddr, Vni};
@@ -429,11 +429,7 @@ impl Control {
 
     /// As [`Control::apply`], for a worker, which must not wait: does nothing if another call is under way, and says so.
     pub(crate) fn try_apply(&self, changes: Vec<Change>) -> Result<bool, Error> {
-        let registry = match self.shared.registry.try_lock() {
-            Ok(registry) => registry,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(false),
-        };
+        let Some(registry) = try_lock(&self.shared.registry) else { return Ok(false) };
         self.apply_locked(registry, changes, Arrivals::default())?;
         Ok(true)
     }
@@ -673,7 +669,20 @@ impl Control {
             self.shared.seats.iter().map(|seat| seat.overflows.load(Relaxed)).sum();
         stats.events_lost = self.shared.lost_events();
         stats.offloads = self.offloads();
+        self.list_probes(&mut stats);
         stats
+    }
+
+    /// Adds what probing has shown.
+    fn list_probes(&self, stats: &mut Stats) {
+        let (now, tables) = (self.shared.now(), self.shared.tables.current());
+        let prober = lock(&self.shared.prober);
+        // Mostly none is probed.
+        if prober.next().is_some() {
+            for vtep in &mut stats.vteps {
+                vtep.probe = prober.stats(&tables, vtep.address, now);
+            }
+        }
     }
 
     /// Switches offloads on and off while traffic flows; each worker follows at its next turn.

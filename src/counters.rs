@@ -197,6 +197,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) evicted: Counter,
     pub(crate) answers_withheld: Counter,
     pub(crate) neighbour_conflicts: Counter,
+    pub(crate) probes: Counter,
+    pub(crate) probes_answered: Counter,
     drops: DropCounters,
 }
 
@@ -223,6 +225,8 @@ impl WorkerCounters {
             evicted: self.evicted.get(),
             answers_withheld: self.answers_withheld.get(),
             neighbour_conflicts: self.neighbour_conflicts.get(),
+            probes: self.probes.get(),
+            probes_answered: self.probes_answered.get(),
             drops: self.drops.drops(),
         }
     }

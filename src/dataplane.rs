@@ -11,6 +11,7 @@ use crate::config::{Config, DontFragment};
 use crate::control::Control;
 use crate::io::{Verdict, Version, current_netns, probe, spoiled};
 use crate::offload::Offload;
+use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::tables::Tables;
@@ -61,6 +62,9 @@ impl Dataplane {
         if config.dont_fragment == DontFragment::Inherit {
             tables.inherit_dont_fragment();
         }
+        if config.dont_fragment == DontFragment::Unset {
+            tables.allow_fragments();
+        }
         tables.set_fdb_capacity(config.fdb_capacity)?;
         let namespace = current_netns();
         let entropy = open_entropy_sockets(&config)?;
@@ -76,7 +80,9 @@ impl Dataplane {
         }
         let wakers = parts.iter().map(WorkerParts::waker).collect::<Result<Vec<_>, Error>>()?;
         let probe = probe(config.local);
-        let shared = Arc::new(Shared::new(config, namespace, tables, wakers, probe.max_train));
+        let prober = Prober::new(config.probing)?;
+        let shared = Shared::new(config, namespace, tables, wakers, probe.max_train, prober);
+        let shared = Arc::new(shared);
         for (offload, why) in Version::running().into_iter().flat_map(spoiled) {
             shared.switches.unavailable(offload, why);
         }

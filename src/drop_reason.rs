@@ -91,6 +91,12 @@ drop_reasons! {
     LinkLocal, Decision, "link_local",
         "The frame is for 01:80:C2:00:00:0X, which bridges do not forward (IEEE 802.1Q section 8.6.3).",
         "Nothing: spanning tree, pause frames and LLDP end at the first bridge.";
+    BadProbe, Decision, "bad_probe",
+        "A probe of a path, or the answer to one, is malformed or cut, of another version, or answers nothing that this node has asked.",
+        "Nothing if rare; otherwise somebody forges answers, or the peer's version does not fit this one's.";
+    ProbeLimit, Decision, "probe_limit",
+        "More probes of paths arrive than are answered: 1,000 a second and worker.",
+        "Have the peers probe less often, or give this node more workers.";
     SamePort, Decision, "same_port",
         "The destination is on the port the frame came from.",
         "Nothing: the sender's own link has delivered it already.";

@@ -82,12 +82,22 @@ pub enum Event {
         at: Destination,
     },
     /// The path to a VTEP takes smaller or larger packets than before: the underlay has taught so, or it was so long ago
-    /// that it is tried anew.
+    /// that it is tried anew, or probes have shown it.
     PathMtu {
         /// The VTEP.
         vtep: SocketAddr,
         /// Largest outer IP packet in bytes; `None` when nothing is known of the path any more.
         mtu: Option<u32>,
+    },
+    /// Packets to a VTEP vanish without a word if they are large: it answers small probes and none of this size. Packets
+    /// are limited to what is verified from now on, and larger ones are tried time and again; reported once.
+    BlackHole {
+        /// The VTEP.
+        vtep: SocketAddr,
+        /// Size of the outer IP packets that vanish, in bytes.
+        size: u32,
+        /// Size of the outer IP packets that get there, in bytes, as far as is known now.
+        verified: u32,
     },
     /// A segment without an MTU of its own has got another one, for that of the underlay has changed; devices should
     /// be given the same.
@@ -178,6 +188,10 @@ impl fmt::Display for Event {
             Self::PathMtu { vtep, mtu: None } => {
                 write!(f, "VTEP {vtep}: path MTU not known any more")
             }
+            Self::BlackHole { vtep, size, verified } => write!(
+                f,
+                "VTEP {vtep}: packets of {size} bytes vanish without a word, those of {verified} arrive"
+            ),
             Self::MtuChanged { segment, mtu } => write!(f, "{segment}: MTU {mtu}"),
             Self::LinkDown { port, name } => write!(f, "device {name} ({port}) is down"),
             Self::LinkUp { port, name } => write!(f, "device {name} ({port}) is up"),

@@ -15,6 +15,7 @@ mod many;
 mod neighbours;
 mod news;
 mod outcome;
+mod probe;
 mod recognise;
 mod relay;
 mod report;
@@ -54,6 +55,8 @@ pub struct Forwarder {
     chunks: Vec<Chunk>,
     coalescer: Coalescer,
     icmp: Budget,
+    /// Answers to probes.
+    probes: Budget,
     /// Room for the part of a flood list that gets a frame.
     kept: Vec<VtepId>,
     /// What became of the frames of the batch at hand.
@@ -83,7 +86,8 @@ impl Forwarder {
             worker,
             chunks: Vec::new(),
             coalescer: Coalescer::new(),
-            icmp: Budget::new(),
+            icmp: Budget::new(icmp::ERRORS),
+            probes: Budget::new(probe::ANSWERS),
             kept: Vec::new(),
             tally: Tally::default(),
             batches: 0,

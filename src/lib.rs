@@ -134,6 +134,7 @@ mod offload;
 mod output;
 mod pages;
 mod path;
+mod prober;
 pub mod rate;
 mod segment;
 mod shards;
@@ -166,15 +167,16 @@ pub use listing::{
 pub use metadata::Metadata;
 pub use next_hop::{GroupId, Member, NextHop};
 pub use offload::{Offload, OffloadInfo, OffloadState, Offloads, ParseOffloadsError};
-pub use output::{Datagrams, Deliver, Output, Pieces, SourcePort, Transmit};
-pub use path::{PathMtu, PathSource};
+pub use output::{Datagrams, Deliver, Echo, Output, Pieces, SourcePort, Transmit};
+pub use path::{PathMtu, PathSource, ProbeState, Probing};
+pub use prober::{Probe, Prober, Round};
 pub use segment::{
     Destination, Dscp, Ecn, Gateway, HeaderOptions, Kind, LoopGuard, MssClamp, MtuOptions,
     Neighbours, OuterHeader, OuterOptions, PortId, PortOptions, Scope, Segment, SegmentId,
     StormLimits, Ttl, VlanMode, VlanSet, VtepId,
 };
 pub use snapshot::{Publisher, Reader};
-pub use stats::{Drops, PortStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
+pub use stats::{Drops, PortStats, ProbeStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
 pub use tables::Tables;
 pub use wire::{GroupPolicy, MacAddr, Vni};
 #[cfg(all(feature = "io", target_os = "linux"))]
@@ -199,6 +201,7 @@ pub mod limits {
     pub use crate::next_hop::{MAX_GROUPS, MAX_MEMBERS, MAX_WEIGHT};
     pub use crate::output::MAX_OUTPUT;
     pub use crate::path::MIN_LEARNED_MTU;
+    pub use crate::prober::MAX_PROBED;
     pub use crate::rate::{MAX_BURST, MAX_RATE};
     pub use crate::segment::{
         DEFAULT_SNOOPED, FLANNEL_UDP_PORT, MAX_FLOOD, MAX_GATEWAY_ADDRESSES, MAX_HORIZON_GROUP,

@@ -337,6 +337,7 @@ impl Tables {
             address: vtep.address,
             traffic: vtep.counters.sum(),
             path: self.path_mtu(vtep.address).unwrap_or_default(),
+            probe: None,
         }));
         stats.segments.extend(self.segments.values().map(|segment| SegmentStats {
             id: segment.id,

@@ -19,6 +19,9 @@ pub const MAX_OUTPUT: usize = 65_536;
 /// Events kept per batch; a table that changes faster than that reports a sample.
 const MAX_EVENTS: usize = 64;
 
+/// Answers to probes kept per batch; a probe whose answer is lost is repeated.
+const MAX_ECHOES: usize = 64;
+
 /// Discovered VTEPs kept per batch; others will be heard from again.
 const MAX_DISCOVERIES: usize = 8;
 
@@ -148,6 +151,15 @@ impl Deliver {
     }
 }
 
+/// A VTEP's answer to a probe of this node; for [`Prober::heard`](crate::Prober::heard).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echo {
+    pub(crate) vtep: VtepId,
+    pub(crate) sequence: u32,
+    /// Size of the outer IP packet that arrived, in bytes.
+    pub(crate) size: u32,
+}
+
 /// The decisions about one batch, in the order of its frames; valid until the batch changes.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -158,6 +170,7 @@ pub struct Output {
     pub(crate) headers: Vec<u8>,
     pub(crate) pieces: Vec<Span>,
     pub(crate) discovered: SmallVec<[(SegmentId, IpAddr); MAX_DISCOVERIES]>,
+    pub(crate) echoes: Vec<Echo>,
     pub(crate) events: Vec<Event>,
     pub(crate) events_lost: u64,
 }
@@ -239,6 +252,12 @@ impl Output {
         &self.discovered
     }
 
+    /// Answers that VTEPs gave to probes.
+    #[must_use]
+    pub fn echoes(&self) -> &[Echo] {
+        &self.echoes
+    }
+
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
         self.transmits.clear();
@@ -247,6 +266,7 @@ impl Output {
         self.headers.clear();
         self.pieces.clear();
         self.discovered.clear();
+        self.echoes.clear();
         self.events.clear();
         self.events_lost = 0;
     }
@@ -293,6 +313,12 @@ impl Output {
             self.events.push(event);
         } else {
             self.events_lost += 1;
+        }
+    }
+
+    pub(crate) fn echo(&mut self, echo: Echo) {
+        if self.echoes.len() < MAX_ECHOES {
+            self.echoes.push(echo);
         }
     }
 

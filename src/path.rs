@@ -1,8 +1,15 @@
 //! How large packets may be on the way to a VTEP.
 
+mod probing;
+mod search;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
+
+pub use probing::Probing;
+pub use search::ProbeState;
+pub(crate) use search::Search;
 
 /// Smallest path MTUs that are learned, in bytes over IPv4 (kernel `net.ipv4.route.min_pmtu`, `DEFAULT_MIN_PMTU` in
 /// `net/ipv4/route.c`) and IPv6 (RFC 8201 §4): whoever forges an ICMP error cannot make datagrams any smaller.
@@ -18,6 +25,8 @@ pub enum PathSource {
     Route,
     /// The underlay refused a datagram: this node's kernel, or a router by ICMP.
     Learned,
+    /// The VTEP, which answers probes ([`Prober`](crate::Prober)).
+    Verified,
 }
 
 /// What is known of the path to a VTEP, in bytes of the outer IP packet; the smallest counts.
@@ -33,6 +42,9 @@ pub struct PathMtu {
     /// What the underlay has taught; given up after `Config::path_mtu_expiry`, so that a path that became wider is found
     /// to be.
     pub learned: Option<u32>,
+    /// The largest size of probes that were answered: once it is known, or less, if something larger was lost. `None` where
+    /// paths are not probed, and for a VTEP that does not answer.
+    pub verified: Option<u32>,
     /// When what was learned is given up.
     pub(crate) learned_until: Duration,
 }
@@ -41,6 +53,11 @@ impl PathMtu {
     /// The largest packet that the path takes, as far as is known; `None` when nothing is.
     #[must_use]
     pub fn limit(&self) -> Option<u32> {
+        self.told().into_iter().chain(self.verified).min()
+    }
+
+    /// The same without what probes say: as far as they are to go.
+    pub(crate) fn told(&self) -> Option<u32> {
         [self.configured, self.route, self.learned].into_iter().flatten().min()
     }
 
@@ -55,11 +72,9 @@ impl PathMtu {
         match source {
             PathSource::Configured => self.configured = mtu,
             PathSource::Route => self.route = mtu,
+            PathSource::Verified => self.verified = mtu,
             PathSource::Learned => {
-                let floor = match address {
-                    IpAddr::V4(_) => MIN_LEARNED_MTU.0,
-                    IpAddr::V6(_) => MIN_LEARNED_MTU.1,
-                };
+                let floor = floor(address);
                 self.learned_until = until;
                 // Errors may come late, or of another way there: a path grows by expiry alone (RFC 8201 §4).
                 self.learned =
@@ -74,6 +89,11 @@ impl PathMtu {
     }
 }
 
+/// The smallest path MTU to an address that anybody but the control plane can bring about.
+pub(crate) fn floor(address: IpAddr) -> u32 {
+    if address.is_ipv4() { MIN_LEARNED_MTU.0 } else { MIN_LEARNED_MTU.1 }
+}
+
 /// As the end of a line: nothing when nothing is known.
 impl fmt::Display for PathMtu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,6 +101,7 @@ impl fmt::Display for PathMtu {
             (self.configured, "configured"),
             (self.route, "of its route"),
             (self.learned, "learned"),
+            (self.verified, "verified"),
         ];
         for (mtu, who) in all {
             if let Some(mtu) = mtu {

@@ -307,6 +307,12 @@ impl Segment {
             return wrong("MTU of a segment", mtu.to_string(), "68 to 65535 bytes");
         }
         self.mtu_options.check()?;
+        if self.mtu_options.probe && self.kind == Kind::Routed {
+            return Err(crate::Error::conflict(
+                format_args!("probing the paths of segment {}", self.id()),
+                "IP in UDP has no room for probes, only VXLAN has",
+            ));
+        }
         if let Some(ageing) = self.ageing
             && !(Duration::from_secs(1)..=fdb::MAX_AGEING).contains(&ageing)
         {

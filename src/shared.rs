@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
@@ -14,10 +14,15 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::io::{PortQueue, UdpSocket};
 use crate::offload::Offload;
+use crate::output::Echo;
+use crate::prober::Prober;
 use crate::segment::PortId;
 use crate::snapshot::Publisher;
 use crate::switches::Switches;
 use crate::tables::Tables;
+
+/// Answers to probes that wait to be heard.
+const MAX_ECHOES: usize = 1024;
 
 /// Devices and sockets on their way to a worker. They wait until the worker's snapshot names them.
 #[derive(Debug, Default)]
@@ -64,6 +69,9 @@ pub(crate) struct Shared {
     pub(crate) registry: Mutex<Registry>,
     pub(crate) seats: Vec<Seat>,
     pub(crate) switches: Switches,
+    /// What one worker probes paths by, and the answers that all of them hear.
+    pub(crate) prober: Mutex<Prober>,
+    pub(crate) echoes: ArrayQueue<(Duration, Echo)>,
     /// Ports whose devices are gone.
     pub(crate) lost: Mutex<HashSet<PortId>>,
     /// The version of the tables that each worker has brought its devices and sockets in step with.
@@ -87,6 +95,15 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The same if nobody else has it.
+pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 impl Shared {
     pub(crate) fn new(
         config: Config,
@@ -94,6 +111,7 @@ impl Shared {
         tables: Tables,
         wakers: Vec<Waker>,
         max_train: usize,
+        prober: Prober,
     ) -> Self {
         let seat = |waker| Seat { inbox: Mutex::default(), waker, overflows: AtomicU64::new(0) };
         #[allow(clippy::disallowed_methods, reason = "the origin of the dataplane's clock")]
@@ -106,6 +124,8 @@ impl Shared {
             registry: Mutex::default(),
             seats: wakers.into_iter().map(seat).collect(),
             switches: Switches::new(config.offloads),
+            prober: Mutex::new(prober),
+            echoes: ArrayQueue::new(MAX_ECHOES),
             lost: Mutex::default(),
             seen: Mutex::new(vec![0; config.workers]),
             caught_up: Condvar::new(),
@@ -164,6 +184,7 @@ impl Shared {
             Event::Trouble { .. }
             | Event::Storm { .. }
             | Event::Damped { .. }
+            | Event::BlackHole { .. }
             | Event::DeviceLost { .. }
             | Event::SmallBuffer { .. }
             | Event::OffloadFailed { .. } => log::warn!("{event}"),

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::drop_reason::{DropReason, Stage};
 use crate::offload::{OffloadInfo, OffloadState, Offloads};
-use crate::path::PathMtu;
+use crate::path::{PathMtu, ProbeState};
 use crate::segment::{PortId, SegmentId};
 
 /// Packets and bytes in both directions, as seen from the dataplane.
@@ -101,9 +102,10 @@ pub struct Totals {
     pub flooded: u64,
     /// Copies, whole or in chunks, that were made of the flooded frames.
     pub copies: u64,
-    /// Requests for neighbours that were answered in their place, and went nowhere.
+    /// Frames that ended here: requests for neighbours that were answered in their place, probes of paths, and answers to
+    /// this node's.
     pub answered: u64,
-    /// Frames made by the dataplane: ICMP errors, and answers in place of neighbours.
+    /// Frames made by the dataplane: ICMP errors, answers in place of neighbours, probes of paths and answers to them.
     pub generated: u64,
     /// Datagrams that the underlay took.
     pub sent: u64,
@@ -123,6 +125,10 @@ pub struct Totals {
     pub answers_withheld: u64,
     /// Times that a station claimed an IP address that a static binding gives to another one.
     pub neighbour_conflicts: u64,
+    /// Probes of paths that were made; some of those generated.
+    pub probes: u64,
+    /// Probes of VTEPs that were answered.
+    pub probes_answered: u64,
     pub(crate) drops: Drops,
 }
 
@@ -154,6 +160,8 @@ impl Totals {
         self.evicted += other.evicted;
         self.answers_withheld += other.answers_withheld;
         self.neighbour_conflicts += other.neighbour_conflicts;
+        self.probes += other.probes;
+        self.probes_answered += other.probes_answered;
         self.drops.add(&other.drops);
     }
 
@@ -198,6 +206,44 @@ pub struct VtepStats {
     pub traffic: Traffic,
     /// How large packets to the VTEP may be, as far as is known.
     pub path: PathMtu,
+    /// What probing its path has shown; `None` when it is not probed, or for tables without a dataplane.
+    pub probe: Option<ProbeStats>,
+}
+
+/// What probing the path to a VTEP has shown, beside [`PathMtu::verified`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProbeStats {
+    /// How far the search is.
+    pub state: ProbeState,
+    /// Time since the VTEP answered last; `None` if it never did.
+    pub last_answer: Option<Duration>,
+    /// How long it took to answer then, as the worker sees it.
+    pub round_trip: Option<Duration>,
+    /// Probes that were sent.
+    pub sent: u64,
+    /// Probes that were answered in time.
+    pub answered: u64,
+    /// How often it was found that packets of a size vanish without a word.
+    pub black_holes: u64,
+}
+
+/// As the end of a line.
+impl fmt::Display for ProbeStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "; probes: {}, {} of {} answered", self.state.name(), self.answered, self.sent)?;
+        if let Some(age) = self.last_answer {
+            write!(f, ", the last {} s ago", age.as_secs())?;
+        }
+        if let Some(time) = self.round_trip {
+            write!(f, " in {} µs", time.as_micros())?;
+        }
+        match self.black_holes {
+            0 => Ok(()),
+            1 => write!(f, ", 1 black hole"),
+            n => write!(f, ", {n} black holes"),
+        }
+    }
 }
 
 /// Statistics of one segment.
@@ -307,7 +353,9 @@ impl fmt::Display for Stats {
             writeln!(f, "port {}: {}", port.name, port.traffic)?;
         }
         for vtep in &self.vteps {
-            writeln!(f, "VTEP {}: {}{}", vtep.address, vtep.traffic, vtep.path)?;
+            write!(f, "VTEP {}: {}{}", vtep.address, vtep.traffic, vtep.path)?;
+            vtep.probe.map_or(Ok(()), |probe| probe.fmt(f))?;
+            writeln!(f)?;
         }
         for (reason, n) in t.drop_reasons() {
             writeln!(f, "dropped {n}: {reason}: {} {}", reason.meaning(), reason.advice())?;
@@ -321,7 +369,7 @@ impl fmt::Display for Stats {
             ),
             (t.evicted, "MAC addresses forgotten to make room"),
             (t.answers_withheld, "ICMP errors withheld"),
-            (t.answered, "requests for neighbours answered in their place"),
+            (t.answered, "requests for neighbours, and probes of paths, that ended here"),
             (t.neighbour_conflicts, "claims to the IP address of a static neighbour"),
             (self.socket_overflows, "datagrams lost in full receive buffers"),
             (self.events_lost, "events lost"),

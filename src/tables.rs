@@ -7,6 +7,7 @@
 //! (see `shards` and `pages`).
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -305,6 +306,9 @@ pub(crate) struct SegmentEntry {
     pub(crate) most_mss: u16,
     pub(crate) answers: Answers,
     pub(crate) open: bool,
+    /// Whether the paths to its VTEPs are probed, and their probes are answered.
+    pub(crate) probes: bool,
+    pub(crate) answers_probes: bool,
     /// What outer headers say.
     pub(crate) outer: OuterRule,
     pub(crate) header: HeaderOptions,
@@ -368,6 +372,8 @@ pub struct Tables {
     pub(crate) reserved_bits: ReservedBits,
     /// Whether what may be fragmented inside may be so outside.
     pub(crate) inherits_df: bool,
+    /// Whether the underlay may fragment all datagrams.
+    pub(crate) fragments: bool,
     /// Learned entries of all bridge segments.
     pub(crate) fdb: Arc<Fdb>,
     /// MAC addresses of all of them that have moved lately.
@@ -384,6 +390,10 @@ pub struct Tables {
     pub(crate) vtep_by_address: Shards<SocketAddr, KnownVtep>,
     /// Counts the VTEPs that were made.
     pub(crate) vteps_made: u64,
+    /// Counts the changes of who is a peer of a segment.
+    pub(crate) peerings: u64,
+    /// Proves that an answer is one to a probe of this node's.
+    pub(crate) tokens: RandomState,
     /// MTU of the underlay's interface, in bytes.
     pub(crate) underlay_mtu: u32,
     /// What is known of the paths to VTEPs; mostly nothing.
@@ -408,6 +418,7 @@ impl Tables {
             seed,
             reserved_bits: ReservedBits::default(),
             inherits_df: false,
+            fragments: false,
             fdb: Arc::new(Fdb::new(fdb::DEFAULT_CAPACITY)?),
             damper: Arc::new(Damper::new(seed)),
             segments: Shards::new(seed),
@@ -418,6 +429,8 @@ impl Tables {
             vteps: Slots::new(),
             vtep_by_address: Shards::new(seed),
             vteps_made: 0,
+            peerings: 0,
+            tokens: RandomState::new(),
             underlay_mtu: mtu::DEFAULT_UNDERLAY_MTU,
             paths: Shards::new(seed),
             counters: Arc::new(PerWorker::new(workers)),
@@ -444,6 +457,12 @@ impl Tables {
     /// [`OuterHeader::may_fragment`]: crate::OuterHeader::may_fragment
     pub fn inherit_dont_fragment(&mut self) {
         self.inherits_df = true;
+    }
+
+    /// Says that the underlay may fragment all datagrams, so that nothing can be found out of its paths: segments that
+    /// want them probed ([`MtuOptions::probe`](crate::MtuOptions)) are refused.
+    pub fn allow_fragments(&mut self) {
+        self.fragments = true;
     }
 
     /// Sets for how many learned MAC addresses there is room, in all segments together: 1 to
@@ -497,6 +516,11 @@ impl Tables {
         mtu::segment_mtu(segment.kind, to.is_ipv6(), path).min(segment.mtu)
     }
 
+    /// A number that nobody else can say of something, by a keyed hash.
+    pub(crate) fn token(&self, of: &impl Hash) -> u64 {
+        self.tokens.hash_one(of)
+    }
+
     /// The bridge segment that takes a VNI on a UDP port.
     #[inline]
     pub(crate) fn bridge_of(&self, udp_port: u16, vni: Vni) -> Option<&SegmentEntry> {
@@ -518,10 +542,8 @@ impl Tables {
         self.vtep(id).map(|vtep| vtep.address)
     }
 
-    /// The largest outer IP packet that any segment makes, in bytes.
-    #[cfg(all(feature = "io", target_os = "linux"))]
-    pub(crate) fn widest_packet(&self) -> u32 {
-        let ipv6 = self.locals.has_ipv6();
+    /// The largest outer IP packet that any segment makes, over IPv6 or IPv4, in bytes.
+    pub(crate) fn widest_packet(&self, ipv6: bool) -> u32 {
         let packet = |entry: &Arc<SegmentEntry>| entry.mtu + mtu::overhead(entry.kind, ipv6);
         self.segments.values().map(packet).max().unwrap_or(0)
     }

@@ -8,6 +8,7 @@ mod deliver;
 mod flush;
 mod outlets;
 mod paths;
+mod probes;
 mod sources;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -41,6 +42,7 @@ use crate::snapshot::Reader;
 use crate::tables::Tables;
 use crate::trouble::{Place, Troubles};
 pub(crate) use outlets::{open_entropy_sockets, sending_options};
+use probes::Probes;
 use underlay::Follower;
 use wait::Spinner;
 
@@ -195,6 +197,7 @@ pub struct Worker {
     next_sweep: Duration,
     next_discovery: Duration,
     next_lesson: Duration,
+    probes: Probes,
     follower: Option<Box<Follower>>,
     /// Datagrams the kernel has dropped at this worker's sockets.
     overflows: u64,
@@ -228,6 +231,7 @@ impl Worker {
             next_sweep: if index == 0 { TICK } else { Duration::MAX },
             next_discovery: Duration::ZERO,
             next_lesson: Duration::ZERO,
+            probes: Probes::new(),
             follower: parts.follower,
             overflows: 0,
             attachments: None,
@@ -269,6 +273,9 @@ impl Worker {
             }
         }
         self.follow_host(now);
+        if self.index == 0 {
+            self.probe_paths(now);
+        }
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.tick(now);
@@ -312,7 +319,8 @@ impl Worker {
             Duration::ZERO
         } else {
             let host = self.follower.as_ref().and_then(|follower| follower.next());
-            let next = self.next_tick.min(self.next_sweep).min(host.unwrap_or(Duration::MAX));
+            let next = self.next_tick.min(self.next_sweep).min(self.probes.next);
+            let next = next.min(host.unwrap_or(Duration::MAX));
             let tick = next.saturating_sub(self.shared.now());
             timeout.map_or(tick, |timeout| timeout.min(tick))
         };

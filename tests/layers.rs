@@ -36,8 +36,8 @@ const TABLES: [&str; 25] = [
     "offload",
     "sync",
 ];
-const FORWARDING: [&str; 7] =
-    ["forward", "output", "batch", "metadata", "gso", "coalesce", "event"];
+const FORWARDING: [&str; 8] =
+    ["forward", "output", "batch", "metadata", "gso", "coalesce", "event", "prober"];
 
 /// Longest file, in lines.
 const MAX_LINES: usize = 800;

@@ -240,6 +240,7 @@ impl Draft {
     /// The VTEPs of a segment that was removed are peers no more.
     pub(super) fn forget_peers(&mut self, id: SegmentId, segment: &SegmentEntry) {
         self.touched.remove(&id);
+        self.tables.peerings += 1;
         for peer in segment.peers.values() {
             // Fewer groups are never too many.
             let _ = self.count_group(id, peer.vtep, false);
@@ -313,6 +314,9 @@ impl Draft {
             let peer = self.peer(id, *vtep)?;
             gone.extend(self.segment(id)?.peers.insert(key, peer));
             come.push(*vtep);
+        }
+        if !gone.is_empty() || !come.is_empty() {
+            self.tables.peerings += 1;
         }
         for peer in &gone {
             self.count_group(id, peer.vtep, false)?;

@@ -241,8 +241,7 @@ impl Forwarder {
             let unwrapped =
                 self.unwrap_frame(context, &mut origins, batch, index, &mut news, output);
             if let Err(reason) = unwrapped {
-                origins.dropped(reason);
-                self.tally.dropped(reason, context.counters);
+                self.refused(context, &origins, (batch, index), reason, output);
             }
         }
         self.coalescer.end_all(batch, output);
@@ -492,14 +491,14 @@ impl<'a> Origins<'a> {
 
     /// Counts a datagram as dropped where it belongs, as far as that was found out before.
     #[cold]
-    fn dropped(&self, reason: DropReason) {
+    pub(super) fn dropped(&self, reason: DropReason) {
         if let Some((segment, vtep)) = self.place().filter(|_| !names_no_segment(reason)) {
             dropped_from_underlay(self.worker, vtep, segment, reason);
         }
     }
 
     /// The segment and the VTEP of the last origin, of either kind.
-    fn place(&self) -> Option<(&'a SegmentEntry, Option<&'a VtepEntry>)> {
+    pub(super) fn place(&self) -> Option<(&'a SegmentEntry, Option<&'a VtepEntry>)> {
         match (&self.last, &self.routed) {
             (Some(Origin { found, .. }), _) => Some((found.segment, found.vtep)),
             (None, routed) => routed.map(|routed| (routed.segment, routed.vtep)),

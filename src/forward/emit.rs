@@ -192,6 +192,12 @@ impl Emitter<'_> {
         self.deliver(deliver);
     }
 
+    /// The same for a datagram.
+    pub(super) fn generate_datagram(&mut self, transmit: Transmit) {
+        self.context.counters.generated.add(1);
+        self.transmit(transmit);
+    }
+
     #[inline]
     pub(super) fn deliver(&mut self, deliver: Deliver) {
         if self.output.delivers.len() == MAX_OUTPUT {

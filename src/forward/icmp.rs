@@ -30,10 +30,9 @@ const MIN_MTU_V6: u32 = 1280;
 /// TTL and hop limit of errors (kernel `net.ipv4.ip_default_ttl`).
 const TTL: u8 = 64;
 
-/// Errors that a forwarder may make at once, and how many more each second (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f);
+/// Errors that a forwarder may make a second, and at once (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f);
 /// the burst is that of kernel `net.ipv4.icmp_msgs_burst`).
-const BURST: u32 = 50;
-const PER_SECOND: u32 = 100;
+pub(super) const ERRORS: (u32, u32) = (100, 50);
 
 /// What is wrong with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,27 +47,30 @@ pub(crate) enum Problem {
     TooBig(u32),
 }
 
-/// A token bucket of errors.
+/// A token bucket of what a forwarder makes of its own accord.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    per_second: u32,
+    burst: u32,
     tokens: u32,
     refilled: Duration,
 }
 
 impl Budget {
-    pub(crate) fn new() -> Self {
-        Self { tokens: BURST, refilled: Duration::ZERO }
+    /// Full, of so many a second and so many at once.
+    pub(crate) fn new((per_second, burst): (u32, u32)) -> Self {
+        Self { per_second, burst, tokens: burst, refilled: Duration::ZERO }
     }
 
     pub(crate) fn take(&mut self, now: Duration) -> bool {
-        let interval = Duration::from_secs(1) / PER_SECOND;
+        let interval = Duration::from_secs(1) / self.per_second;
         let elapsed = now.saturating_sub(self.refilled);
         let new = elapsed.as_nanos() / interval.as_nanos();
-        if new >= u128::from(BURST) {
-            self.tokens = BURST;
+        if new >= u128::from(self.burst) {
+            self.tokens = self.burst;
             self.refilled = now;
         } else {
-            self.tokens = BURST.min(self.tokens + new as u32);
+            self.tokens = self.burst.min(self.tokens + new as u32);
             self.refilled += interval * new as u32;
         }
         match self.tokens.checked_sub(1) {
@@ -224,16 +226,17 @@ mod tests {
 
     #[test]
     fn a_burst_is_followed_by_a_steady_rate() {
-        let mut budget = Budget::new();
+        let mut budget = Budget::new(ERRORS);
+        let burst = ERRORS.1 as usize;
         let taken = |budget: &mut Budget, now| (0..1000).filter(|_| budget.take(now)).count();
-        assert_eq!(taken(&mut budget, Duration::ZERO), BURST as usize);
+        assert_eq!(taken(&mut budget, Duration::ZERO), burst);
         assert_eq!(taken(&mut budget, Duration::from_millis(100)), 10);
-        assert_eq!(taken(&mut budget, Duration::from_secs(3600)), BURST as usize);
+        assert_eq!(taken(&mut budget, Duration::from_secs(3600)), burst);
     }
 
     #[test]
     fn a_clock_that_steps_back_gives_nothing_away() {
-        let mut budget = Budget::new();
+        let mut budget = Budget::new(ERRORS);
         while budget.take(Duration::from_secs(10)) {}
         assert!(!budget.take(Duration::from_secs(5)));
     }

@@ -50,7 +50,7 @@ impl Tally {
         self.copies += copies;
     }
 
-    /// Notes that a frame was answered in place of whoever it asks for.
+    /// Notes that a frame ended here: it was answered in place of whoever it asks for, or was for this node itself.
     pub(super) fn answered(&mut self) {
         self.answered += 1;
     }

@@ -44,6 +44,15 @@ pub struct MtuOptions {
     /// never hear of errors; default [`MssClamp::Off`]. It changes packets, and with them breaks what authenticates
     /// their headers (RFC 2385, RFC 5925).
     pub clamp_mss: MssClamp,
+    /// Probe the paths to the segment's VTEPs, so that one is found on which large packets vanish without a word
+    /// (RFC 8899); default `false`. For segments in VXLAN.
+    ///
+    /// VTEPs that do not answer, as those of other implementations, are sent a small packet now and then, which they drop,
+    /// and nothing changes for them. What is verified is [`PathMtu::verified`](crate::PathMtu); when probes are sent is said
+    /// by `Config::probing`.
+    pub probe: bool,
+    /// Answer the probes of the segment's VTEPs, with packets no larger than the smallest frame; default `true`.
+    pub answer_probes: bool,
 }
 
 impl MtuOptions {
@@ -59,6 +68,6 @@ impl MtuOptions {
 
 impl Default for MtuOptions {
     fn default() -> Self {
-        Self { too_big_errors: true, clamp_mss: MssClamp::Off }
+        Self { too_big_errors: true, clamp_mss: MssClamp::Off, probe: false, answer_probes: true }
     }
 }

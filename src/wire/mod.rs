@@ -15,6 +15,7 @@ pub mod l4;
 mod mix;
 pub mod mss;
 pub mod neighbour;
+pub mod probe;
 pub mod vnet;
 pub mod vxlan;
 

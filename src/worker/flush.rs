@@ -100,6 +100,7 @@ impl Worker {
         for event in self.output.events.drain(..) {
             self.shared.event(event);
         }
+        self.flush_echoes(now);
         if self.output.events_lost > 0 {
             self.shared.events_lost(self.output.events_lost);
         }

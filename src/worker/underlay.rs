@@ -255,7 +255,7 @@ impl Worker {
             let count = follower.waiting.len().min(EACH_TURN);
             follower.waiting.drain(..count).collect()
         };
-        let widest = tables.widest_packet();
+        let widest = tables.widest_packet(tables.locals.has_ipv6());
         for vtep in asked {
             let Some(local) = config.local_for(vtep.ip()) else { continue };
             let Ok(mtu) = follower.routes.route_mtu(local, vtep.ip()) else { continue };

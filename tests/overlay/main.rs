@@ -19,6 +19,7 @@ mod next_hops;
 mod offload;
 mod outer;
 mod ports;
+mod probes;
 mod routed_vxlan;
 mod routing;
 mod scope;

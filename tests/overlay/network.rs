@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use overplane::wire::{GroupPolicy, VnetHeader};
 use overplane::{
-    Arrival, Batch, Change, DropReason, Error, Event, Forwarder, Metadata, OuterHeader, Output,
-    PortId, PortOptions, Segment, SegmentId, SourcePort, Stats, Tables,
+    Arrival, Batch, Change, DropReason, Echo, Error, Event, Forwarder, Metadata, OuterHeader,
+    Output, PathMtu, PortId, PortOptions, ProbeStats, Prober, Probing, Segment, SegmentId,
+    SourcePort, Stats, Tables,
 };
 
 use crate::packets::underlay;
 
 /// How many frames a device holds before it refuses more.
 const INBOX: usize = 4096;
+
+/// How long a datagram is under way when paths are probed.
+const TICK: Duration = Duration::from_millis(1);
 
 /// What the underlay does to datagrams, each in so many of 256 cases.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +28,8 @@ pub(crate) struct Faults {
     pub(crate) overtaken: u8,
     /// Refused by the sender's own socket.
     pub(crate) refused: u8,
+    /// Largest outer IP packet that is not lost, over IPv4; 0 for any.
+    pub(crate) mtu: usize,
 }
 
 /// Random numbers that are the same in every run (xorshift64*).
@@ -71,6 +77,8 @@ pub(crate) struct Node {
     forwarder: Forwarder,
     inboxes: BTreeMap<PortId, VecDeque<Received>>,
     events: Vec<Event>,
+    prober: Prober,
+    echoes: Vec<Echo>,
 }
 
 /// Checks, when it goes out of scope, that every node accounted for every frame.
@@ -100,6 +108,8 @@ impl Network {
                 forwarder: Forwarder::new(0),
                 inboxes: BTreeMap::new(),
                 events: Vec::new(),
+                prober: Prober::new(Probing::default()).unwrap(),
+                echoes: Vec::new(),
             }
         };
         Self {
@@ -324,7 +334,9 @@ impl Network {
                 let from = SocketAddr::new(node.address, port);
                 let datagram = Datagram { from, to, outer: transmit.outer, bytes };
                 sent.push(datagram.clone());
-                if rng.happens(faults.lost) {
+                // IP and UDP headers.
+                let vanishes = faults.mtu > 0 && datagram.bytes.len() + 28 > faults.mtu;
+                if vanishes || rng.happens(faults.lost) {
                     continue;
                 }
                 if rng.happens(faults.repeated) {
@@ -352,11 +364,49 @@ impl Network {
             node.tables.apply(*now, [Change::Discover { segment, address }]).unwrap();
         }
         node.events.extend(output.events().iter().cloned());
+        node.echoes.extend(output.echoes());
         batch.clear();
         output.clear();
         let totals = node.tables.stats().totals;
         assert!(totals.is_conserved(), "{}: {totals:?}", node.address);
         (self.batch, self.output) = (batch, output);
+    }
+
+    /// Probes the paths from node `n` as its worker would for so many seconds, and lets the underlay work.
+    pub(crate) fn probe(&mut self, n: u8, seconds: u64) {
+        let end = self.now + Duration::from_secs(seconds);
+        while self.now <= end {
+            let now = self.now;
+            let node = self.node(n);
+            for echo in take(&mut node.echoes) {
+                node.prober.heard(now, &echo);
+            }
+            let round = node.prober.round(&node.tables, now);
+            node.tables.apply(now, round.changes).unwrap();
+            node.events.extend(round.events);
+            if round.probes.is_empty() {
+                let next = node.prober.next().unwrap_or(Duration::MAX);
+                // New VTEPs are seen at the next look.
+                self.now = next.clamp(now, now + Duration::from_millis(100)).max(now + TICK);
+                continue;
+            }
+            let (batch, mut output) = (take_batch(&mut self.batch), take(&mut self.output));
+            let node = self.node(n);
+            for probe in &round.probes {
+                node.forwarder.probe(&node.tables, now, probe, &mut output);
+            }
+            self.carry_out(n, batch, output);
+            self.run();
+            self.now += TICK;
+        }
+    }
+
+    /// What is known of the path from node `n` to a VTEP, and by which probes.
+    pub(crate) fn path(&mut self, n: u8, vtep: SocketAddr) -> (PathMtu, Option<ProbeStats>) {
+        let now = self.now;
+        let node = self.node(n);
+        let path = node.tables.path_mtu(vtep).unwrap_or_default();
+        (path, node.prober.stats(&node.tables, vtep, now))
     }
 
     /// Moves the clock and does what is due every second.

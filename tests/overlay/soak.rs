@@ -165,7 +165,7 @@ fn on_a_good_underlay_nobody_gets_a_frame_twice() {
 
 #[test]
 fn on_a_bad_underlay_every_frame_is_accounted_for_and_stays_with_its_tenant() {
-    let faults = Faults { lost: 40, repeated: 20, overtaken: 60, refused: 15 };
+    let faults = Faults { lost: 40, repeated: 20, overtaken: 60, refused: 15, ..Faults::default() };
     for seed in 100..=108 {
         let soak = Soak::new(seed).run(2000, faults);
         assert!(soak.delivered.len() > 1000);

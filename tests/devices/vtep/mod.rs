@@ -10,6 +10,7 @@ mod neighbours;
 mod outer;
 mod path;
 mod peers;
+mod probe;
 mod routed_vxlan;
 mod scope;
 mod soak;
