@@ -159,6 +159,9 @@ pub struct Vxlan {
     /// Answer ARP and neighbour discovery for the hosts of other nodes, as far as they were heard of, instead of flooding.
     #[arg(long)]
     suppress: bool,
+    /// Probe the paths to the remotes, so that one is found on which large packets vanish; needs overplane there, too.
+    #[arg(long)]
+    probe: bool,
     /// UDP port of the segment.
     #[arg(long, default_value_t = vxlan::PORT, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
@@ -196,6 +199,9 @@ pub struct Flannel {
     /// be repeated.
     #[arg(long, value_name = "PREFIX=ADDRESS[:PORT],MAC", required = true, value_parser = lease)]
     lease: Vec<(Prefix, String, MacAddr)>,
+    /// Probe the paths to the other nodes, so that one is found on which large packets vanish; needs overplane there, too.
+    #[arg(long)]
+    probe: bool,
     /// UDP port of the segment (Calico: 4789).
     #[arg(long, default_value_t = vxlan::PORT_LINUX, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
@@ -216,6 +222,10 @@ impl Node {
         config.source_port_range = self.source_port_range;
         config.dont_fragment = self.dont_fragment;
         config.zero_checksums = self.zero_checksums;
+        if segment.mtu_options.probe && self.dont_fragment == DontFragment::Unset {
+            let why = "--probe: of no use with --dont-fragment unset; allowed: set or inherit";
+            return Err(Failure::Usage(why.into()));
+        }
         segment.mtu = self.mtu;
         segment.outer.ecn = self.ecn;
         segment.outer.dscp = self.dscp;
@@ -240,6 +250,7 @@ impl Vxlan {
         let mut segment = Segment::bridge(self.vni);
         segment.udp_port = self.port;
         segment.neighbours.suppress = self.suppress;
+        segment.mtu_options.probe = self.probe;
         self.node.plan(segment, self.address, |planned, local| {
             for remote in &self.remote {
                 let vtep = vtep("--remote", remote, remote, self.port, local)?;
@@ -275,6 +286,7 @@ impl Flannel {
     pub fn plan(self) -> Result<Plan, Failure> {
         let mut segment = Segment::routed_vxlan(self.vni, self.mac);
         segment.udp_port = self.port;
+        segment.mtu_options.probe = self.probe;
         self.node.plan(segment, self.address, |planned, local| {
             for (prefix, next_hop, mac) in &self.lease {
                 let whole = format!("{prefix}={next_hop},{mac}");
@@ -377,7 +389,7 @@ mod tests {
         let line = "forwarder vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --remote 10.9.0.3:8472 \
                     --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --suppress --workers 2 --offload auto,-uso --spin 0 \
                     --ecn compatibility --dscp inherit --ttl 9 --source-port-range 50000-50009 \
-                    --dont-fragment inherit --zero-checksums send-v4";
+                    --dont-fragment inherit --zero-checksums send-v4 --probe";
         let plan = plan(line).unwrap();
         let segment = &plan.segments[0];
         assert_eq!(plan.config.workers, 2);
@@ -386,6 +398,7 @@ mod tests {
         assert_eq!(segment.segment.id().to_string(), "VXLAN 42 on UDP port 4789");
         assert_eq!(segment.segment.mtu, Some(1400));
         assert!(segment.segment.neighbours.suppress && segment.segment.neighbours.snoop);
+        assert!(segment.segment.mtu_options.probe);
         let flood = ["10.9.0.2:4789", "10.9.0.3:8472"].map(|vtep| vtep.parse().unwrap());
         assert_eq!(segment.flood, flood);
         assert_eq!(plan.config.source_port_range, Some(50_000..=50_009));
@@ -485,6 +498,10 @@ mod tests {
             (
                 format!("{vxlan} --vni 1 --remote 10.9.0.2 --ttl 0"),
                 "allowed: 1 to 255, \"system\" or \"inherit\"",
+            ),
+            (
+                format!("{vxlan} --vni 1 --remote 10.9.0.2 --probe --dont-fragment unset"),
+                "--probe: of no use with --dont-fragment unset; allowed: set or inherit",
             ),
             (format!("{udp} --route 10.7.2.0/24"), "allowed: PREFIX=ADDRESS"),
             (format!("{udp} --route 10.7.2.0/33=10.9.0.2"), "is not an IP prefix"),

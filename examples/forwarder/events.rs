@@ -10,7 +10,9 @@ pub fn follow(host: &Namespace, control: &Control) {
         match event {
             Event::Learned { .. } | Event::Aged { .. } => debug!("{event}"),
             Event::Moved { .. } => info!("{event}"),
-            Event::Storm { .. } | Event::Damped { .. } => warn!("{event}"),
+            Event::Storm { .. } | Event::Damped { .. } | Event::BlackHole { .. } => {
+                warn!("{event}")
+            }
             Event::Trouble { .. } | Event::SmallBuffer { .. } | Event::OffloadFailed { .. } => {
                 warn!("{event}")
             }

@@ -53,7 +53,16 @@ fn document(stats: &Stats) -> Value {
                 "configured": vtep.path.configured,
                 "route": vtep.path.route,
                 "learned": vtep.path.learned,
+                "verified": vtep.path.verified,
             },
+            "probe": vtep.probe.map(|probe| json!({
+                "state": probe.state.name(),
+                "last_answer_ms": probe.last_answer.map(|age| age.as_millis() as u64),
+                "round_trip_us": probe.round_trip.map(|time| time.as_micros() as u64),
+                "sent": probe.sent,
+                "answered": probe.answered,
+                "black_holes": probe.black_holes,
+            })),
         })
     });
     let offloads = stats.offloads.iter().map(|info| {
@@ -97,6 +106,8 @@ fn totals(totals: &Totals) -> Value {
         "answers_withheld": totals.answers_withheld,
         "answered": totals.answered,
         "neighbour_conflicts": totals.neighbour_conflicts,
+        "probes": totals.probes,
+        "probes_answered": totals.probes_answered,
         "drops": drops(totals.drop_reasons()),
     })
 }

@@ -87,6 +87,11 @@ impl<'a> Item<'a> {
         value
     }
 
+    /// Whether it is this value and no other.
+    pub fn is(&self, value: bool) -> bool {
+        matches!(self.value, DeValue::Boolean(given) if *given == value)
+    }
+
     /// The value of a string that `read` takes.
     pub fn text<T>(
         &self,

@@ -6,6 +6,7 @@ mod limits;
 mod mtu;
 mod neighbours;
 mod port;
+mod probing;
 mod segment;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use overplane::limits::{MAX_FDB_CAPACITY, MAX_SLOTS, MAX_WORKERS};
 use overplane::wire::vxlan::ReservedBits;
-use overplane::{Config, ParseOffloadsError};
+use overplane::{Config, DontFragment, ParseOffloadsError};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -36,6 +37,7 @@ const DATAPLANE: &[&str] = &[
     "dont_fragment",
     "zero_checksums",
     "path_mtu_expiry",
+    "probing",
     "follow_host",
     "reserved_bits",
     "offload",
@@ -83,6 +85,15 @@ pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
         let mut reader =
             segment::Reader { locals: locals.clone(), devices: &mut devices, names: &mut names };
         planned.extend(reader.read(&section, problems));
+        let fragments = |(config, _): &(Config, _)| config.dont_fragment == DontFragment::Unset;
+        if let Some(item) = section.get("probe").filter(|item| item.is(true))
+            && config.as_ref().is_some_and(fragments)
+        {
+            item.problem(
+                "true is not allowed where dataplane.dont_fragment is \"unset\"",
+                problems,
+            );
+        }
     }
     let config = config.map(|(config, _)| config);
     Plan {
@@ -126,6 +137,7 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Vec<IpA
     let mut expiry = config.path_mtu_expiry.as_secs() as usize;
     number("path_mtu_expiry", 1..=MAX_PATH_MTU_EXPIRY, &mut expiry);
     config.path_mtu_expiry = Duration::from_secs(expiry as u64);
+    config.probing = probing::read(section, problems);
     if let Some(item) = section.get("source_port_range")
         && item.as_text() != Some("host")
     {

@@ -58,7 +58,7 @@ fn the_defaults_in_the_example_are_the_defaults() {
 fn every_option_arrives() {
     let text = r#"
         stats = "json"
-        dataplane = { local = "fd00::1", second_local = "10.9.0.1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, source_port_range = "50000-50001", receive_buffer = 10000, send_buffer = 20000, dont_fragment = "inherit", zero_checksums = "send-v6,accept-v6", path_mtu_expiry = 60, follow_host = false, reserved_bits = "strict", offload = "checksum,tso", spin = 20 }
+        dataplane = { local = "fd00::1", second_local = "10.9.0.1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, source_port_range = "50000-50001", receive_buffer = 10000, send_buffer = 20000, dont_fragment = "inherit", zero_checksums = "send-v6,accept-v6", path_mtu_expiry = 60, probing = { timeout = 2, max_probes = 4, interval = 5, raise = 60, base = 1300 }, follow_host = false, reserved_bits = "strict", offload = "checksum,tso", spin = 20 }
         [[segment]]
         kind = "bridge"
         vni = 0xff
@@ -66,6 +66,8 @@ fn every_option_arrives() {
         mtu = 1300
         too_big_errors = false
         clamp_mss = 1200
+        probe = true
+        answer_probes = false
         open = true
         learning = false
         ageing = 60
@@ -116,7 +118,11 @@ fn every_option_arrives() {
     assert_eq!(config.offloads.to_string(), "checksum,tso");
     assert_eq!(config.spin.as_micros(), 20);
     assert_eq!((config.path_mtu_expiry.as_secs(), config.follow_host), (60, false));
+    let probing = config.probing;
+    let times = [probing.timeout, probing.interval, probing.raise].map(|time| time.as_secs());
+    assert_eq!((times, probing.max_probes, probing.base), ([2, 5, 60], 4, 1300));
     let segment = &segments[0].segment;
+    assert!(segment.mtu_options.probe && !segment.mtu_options.answer_probes);
     assert_eq!(segment.id().to_string(), "VXLAN 255 on UDP port 8472");
     assert_eq!((segment.mtu, segment.open, segment.learning), (Some(1300), true, false));
     assert!(!segment.mtu_options.too_big_errors);
@@ -225,7 +231,7 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "9: dataplane.send_buffer: 2.5 is not allowed; allowed: 4096 to 1073741824",
                 "10: dataplane.dont_fragment: true is not allowed; allowed: \"set\", \"unset\" or \"inherit\"",
                 "11: dataplane.reserved_bits: \"keep\" is not allowed; allowed: \"ignore\" or \"strict\"",
-                "12: dataplane.batches: unknown key; allowed: local, second_local, workers, fdb_capacity, batch, source_ports, source_port_range, receive_buffer, send_buffer, dont_fragment, zero_checksums, path_mtu_expiry, follow_host, reserved_bits, offload, spin",
+                "12: dataplane.batches: unknown key; allowed: local, second_local, workers, fdb_capacity, batch, source_ports, source_port_range, receive_buffer, send_buffer, dont_fragment, zero_checksums, path_mtu_expiry, probing, follow_host, reserved_bits, offload, spin",
                 "13: dataplane.offload: \"-tos\" is no offload; allowed: auto, off, checksum, tso, uso, coalesce-tcp, coalesce-udp, udp-gso, udp-gro, and each of these with '-' in front after auto",
                 "14: dataplane.spin: 10001 is not allowed; allowed: 0 to 10000",
             ],
@@ -322,6 +328,22 @@ fn errors_name_line_key_and_what_is_allowed() {
                 "5: segment.vni: not allowed in a routed segment",
                 "6: segment.flood: not allowed in a routed segment",
                 "7: segment.fdb: not allowed in a routed segment",
+            ],
+        ),
+        (
+            format!("{routed}probe = true"),
+            vec!["5: segment.probe: not allowed in a routed segment"],
+        ),
+        (
+            format!(
+                "{dataplane}local = \"10.9.0.1\"\ndont_fragment = \"unset\"\nprobing = {{ timeout = 0, max_probes = 11, base = 551, wait = 1 }}\n[[segment]]\nkind = \"bridge\"\nvni = 1\nprobe = true"
+            ),
+            vec![
+                "6: dataplane.probing.wait: unknown key; allowed: timeout, max_probes, interval, raise, base",
+                "6: dataplane.probing.timeout: 0 is not allowed; allowed: 1 to 60",
+                "6: dataplane.probing.max_probes: 11 is not allowed; allowed: 1 to 10",
+                "6: dataplane.probing.base: 551 is not allowed; allowed: 552 to 9000",
+                "10: segment.probe: true is not allowed where dataplane.dont_fragment is \"unset\"",
             ],
         ),
         (format!("{bridge}route = []"), vec!["6: segment.route: not allowed in a bridge segment"]),

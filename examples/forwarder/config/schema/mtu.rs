@@ -7,7 +7,7 @@ use overplane::{MssClamp, Segment};
 
 use crate::config::reader::{Problems, Section};
 
-/// The keys read here.
+/// The keys that every segment has; `probe` and `answer_probes` are of those in VXLAN.
 pub const KEYS: &[&str] = &["mtu", "too_big_errors", "clamp_mss"];
 
 /// What TCP can be told.
@@ -19,6 +19,12 @@ pub fn read(section: &Section<'_>, segment: &mut Segment, problems: &mut Problem
     }
     if let Some(on) = section.get("too_big_errors").and_then(|item| item.boolean(problems)) {
         segment.mtu_options.too_big_errors = on;
+    }
+    if let Some(on) = section.get("probe").and_then(|item| item.boolean(problems)) {
+        segment.mtu_options.probe = on;
+    }
+    if let Some(on) = section.get("answer_probes").and_then(|item| item.boolean(problems)) {
+        segment.mtu_options.answer_probes = on;
     }
     if let Some(item) = section.get("clamp_mss") {
         segment.mtu_options.clamp_mss = match (item.as_text(), item.as_integer(&MSS)) {

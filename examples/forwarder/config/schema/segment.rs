@@ -35,9 +35,11 @@ const BRIDGE: &[&str] = &[
     "vtep",
     "storm",
     "loops",
+    "probe",
+    "answer_probes",
 ];
 const ROUTED: &[&str] = &["route"];
-const ROUTED_VXLAN: &[&str] = &["vni", "mac", "vtep", "route"];
+const ROUTED_VXLAN: &[&str] = &["vni", "mac", "vtep", "route", "probe", "answer_probes"];
 const KINDS: &str = "\"bridge\", \"routed\" or \"routed-vxlan\"";
 
 /// The lines of the segments so far, by name.
