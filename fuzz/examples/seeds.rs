@@ -34,6 +34,8 @@ fn main() -> std::io::Result<()> {
         save("forward", name, &[vec![n as u8 * 2], steps.clone()].concat())?;
         save("changes", name, &[vec![n as u8 * 2], changes(n as u8), steps].concat())?;
     }
+    save("forward", "probes", &probes(3, 0x43))?;
+    save("changes", "probes", &probes(2, 0x41))?;
     for (n, bytes) in routes().iter().enumerate() {
         save("fib", &format!("routes-{n}"), bytes)?;
     }
@@ -41,6 +43,14 @@ fn main() -> std::io::Result<()> {
         save("coalesce", &format!("trains-{n}"), bytes)?;
     }
     Ok(())
+}
+
+/// A second in which probes are sent, then probes of others and answers, some of them changed, and another second.
+fn probes(wait: u8, probe: u8) -> Vec<u8> {
+    let request = [0x24, 3, 232, 1];
+    let (answer, forged) = ([0x01], [0x13, 28, 1]);
+    let batch = [&[probe, 3][..], &request, &answer, &forged, &answer].concat();
+    [&[8, wait, 1][..], &batch, &[wait, 1], &batch].concat()
 }
 
 /// Trains of one kind of frame, then of two flows that take turns; by bridge segment and by routed one.

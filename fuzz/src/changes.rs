@@ -16,7 +16,9 @@ pub fn run(bytes: &[u8]) {
     let mut input = Cursor(bytes);
     let mut world = World::new(input.u8());
     while !input.is_empty() {
-        match input.u8() % 8 {
+        let step = input.u8();
+        match step % 8 {
+            1 if step & 64 != 0 => world.probe_batch(&mut input),
             0 => world.port_batch(&mut input),
             1 => world.underlay_batch(&mut input),
             2 => {
@@ -101,7 +103,8 @@ fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
         }
         22 => Change::SetPathMtu {
             vtep: any_vtep(input),
-            source: if input.u8() & 1 == 0 { PathSource::Learned } else { PathSource::Configured },
+            source: [PathSource::Learned, PathSource::Configured, PathSource::Verified]
+                [usize::from(input.u8() % 3)],
             mtu: Some(u32::from(input.u16())).filter(|mtu| *mtu > 0),
             until: Duration::from_secs(input.u8().into()),
         },
@@ -176,6 +179,8 @@ fn new_segment(id: SegmentId, input: &mut Cursor<'_>) -> Segment {
     segment.neighbours.limit = usize::from(flags & 7);
     segment.header.any_vni = flags & 24 == 8;
     segment.learning = flags & 16 == 0;
+    segment.mtu_options.probe = flags & 12 == 4 && id.vni.is_some();
+    segment.mtu_options.answer_probes = flags & 2 == 0;
     segment.ageing = (flags & 32 == 0).then_some(Duration::from_secs(u64::from(flags & 3)));
     if flags & 64 != 0 {
         segment.mtu = Some(u32::from(input.u16()));

@@ -14,6 +14,7 @@ pub fn run(bytes: &[u8]) {
         match step % 4 {
             0 | 1 => world.port_batch(&mut input),
             2 => world.underlay_batch(&mut input),
+            3 if step & 64 != 0 => world.probe_batch(&mut input),
             _ => {
                 let seconds = input.u8();
                 world.wait(seconds);

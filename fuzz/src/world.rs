@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use overplane::wire::{FrameInfo, VnetHeader, Vni, vxlan};
+use overplane::wire::{FrameInfo, VnetHeader, Vni, probe, vxlan};
 use overplane::{
     Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder,
     Gateway, GroupInfo, MacAddr, MssClamp, NeighbourEntry, Offload, Offloads, Output, PortId,
-    PortInfo, PortOptions, Route, Segment, SegmentId, SegmentInfo, Span, Stats, Tables, Transmit,
-    Ttl, limits,
+    PortInfo, PortOptions, Prober, Probing, Route, Segment, SegmentId, SegmentInfo, Span, Stats,
+    Tables, Transmit, Ttl, limits,
 };
 
 use crate::cursor::Cursor;
@@ -59,6 +59,9 @@ pub struct World {
     forwarder: Forwarder,
     batch: Batch,
     output: Output,
+    prober: Prober,
+    /// The last probes that were sent, as datagrams, and to whom.
+    asked: Vec<(IpAddr, Vec<u8>)>,
     /// Which copies the outside world refuses: grows with every descriptor.
     turn: u32,
 }
@@ -84,6 +87,7 @@ impl World {
             segment.neighbours.limit = 8;
             segment.open = flags & (2 << n) != 0;
             segment.learning = flags & 16 == 0;
+            segment.mtu_options.probe = flags & 8 != 0 && segment.id().vni.is_some();
             segment.fdb_limit = 8;
             segment.loops.moves = flags >> 6;
             segment.fdb_evict = flags & 32 == 0;
@@ -127,6 +131,8 @@ impl World {
             forwarder: Forwarder::new(0),
             batch: Batch::new(BATCH),
             output: Output::new(),
+            prober: Prober::new(Probing::default()).expect("the defaults"),
+            asked: Vec::new(),
             turn: 0,
         };
         let ports = tables.apply(world.now, changes).expect("a sensible set-up");
@@ -226,7 +232,64 @@ impl World {
         self.now += Duration::from_secs(seconds.into());
         self.output.clear();
         self.forwarder.tick(&self.tables, self.now, drop);
+        self.probe();
         self.check();
+    }
+
+    /// Sends the probes that are due.
+    fn probe(&mut self) {
+        let Self { tables, now, forwarder, batch, output, prober, asked, .. } = self;
+        let round = prober.round(tables, *now);
+        tables.apply(*now, round.changes).expect("what was found out of known VTEPs");
+        for probe in &round.probes {
+            forwarder.probe(tables, *now, probe, output);
+        }
+        if !output.transmits().is_empty() {
+            asked.clear();
+        }
+        for transmit in output.transmits() {
+            let to = tables.vtep_address(transmit.vtep).expect("a VTEP of this snapshot");
+            let datagrams = output.datagrams(batch, transmit);
+            asked.extend(datagrams.map(|parts| (to.ip(), parts.concat())));
+        }
+        for (_, datagram) in asked.iter() {
+            check_probe(datagram, probe::Kind::Request);
+        }
+        self.carry_out();
+    }
+
+    /// A batch of probes, and of answers to those that were sent, changed here and there.
+    pub fn probe_batch(&mut self, input: &mut Cursor<'_>) {
+        self.batch.clear();
+        for _ in 0..=input.u8() % BATCH as u8 {
+            let how = input.u8();
+            let last = self.asked.get(usize::from(how >> 4)).cloned();
+            let (from, mut datagram) = match last.filter(|_| how & 1 != 0) {
+                Some((from, mut answer)) => {
+                    answer.truncate(vxlan::HEADER_LEN + probe::MIN_LEN);
+                    // The kind, and the answer's.
+                    answer[vxlan::HEADER_LEN + 19] = 2;
+                    (from, answer)
+                }
+                None => {
+                    let vni = Vni::new(u32::from(how >> 2 & 3)).expect("small");
+                    let kind = [probe::Kind::Request, probe::Kind::Answer][usize::from(how >> 7)];
+                    let (size, sequence) = (input.u16(), input.u8().into());
+                    let message = probe::Probe { kind, size, sequence, token: 0 };
+                    let frame = message.encode(MacAddr([2, 0, 0, 0, 0, how]));
+                    let mut datagram = [&vxlan::encode(vni)[..], &frame].concat();
+                    // Over IPv4: 20 and 8 bytes more.
+                    datagram.resize(datagram.len().max(usize::from(size).saturating_sub(28)), 0);
+                    (address(how >> 4 & 7), datagram)
+                }
+            };
+            if how & 2 != 0 {
+                let (at, bits) = (usize::from(input.u8()) % datagram.len(), input.u8());
+                datagram[at] ^= bits;
+            }
+            assert!(self.batch.push_datagram(&datagram, SocketAddr::new(from, 50_000)));
+        }
+        self.forward(None, vxlan::PORT);
     }
 
     fn forward(&mut self, port: Option<PortId>, udp_port: u16) {
@@ -260,6 +323,12 @@ impl World {
         let ports: HashMap<PortId, PortInfo> =
             tables.ports().into_iter().map(|port| (port.id, port)).collect();
         for transmit in output.transmits() {
+            if transmit.body.is_empty() {
+                // The answer to a probe, in the arena.
+                let answer = &output.headers()[transmit.head.start as usize..];
+                check_probe(&answer[..transmit.head.len as usize], probe::Kind::Answer);
+                continue;
+            }
             let segment = slot_of(transmit.body).expect("only a known segment sends");
             assert!(
                 port.is_some()
@@ -289,7 +358,7 @@ impl World {
 
     /// Reports what became of each descriptor: most are taken, some refused.
     fn carry_out(&mut self) {
-        let Self { tables, now, forwarder, output, turn, .. } = self;
+        let Self { tables, now, forwarder, output, prober, turn, .. } = self;
         for transmit in output.transmits() {
             *turn += 1;
             match *turn % 7 {
@@ -309,6 +378,9 @@ impl World {
                 0 => forwarder.undelivered(tables, deliver, DropReason::PortFull),
                 _ => forwarder.delivered(tables, deliver, deliver.body.len as usize),
             }
+        }
+        for echo in output.echoes() {
+            prober.heard(*now, echo);
         }
         for &(segment, address) in output.discovered() {
             tables.apply(*now, [Change::Discover { segment, address }]).expect("discovered");
@@ -369,6 +441,19 @@ fn check_transmit(
     assert_eq!(total, (transmit.head.len + transmit.body.len) as usize);
     for parts in datagrams {
         check_datagram(&parts.concat(), segment);
+    }
+}
+
+/// A datagram holds a probe, or an answer that is no larger than any probe.
+fn check_probe(bytes: &[u8], kind: probe::Kind) {
+    let header = vxlan::decode(bytes).expect("a VXLAN header");
+    assert!(header.is_plain());
+    let frame = &bytes[vxlan::HEADER_LEN..];
+    let read = probe::Probe::parse(frame).expect("a probe");
+    assert_eq!(read.kind, kind);
+    match kind {
+        probe::Kind::Request => assert_eq!(bytes.len() + 28, usize::from(read.size)),
+        probe::Kind::Answer => assert_eq!(frame.len(), probe::MIN_LEN),
     }
 }
 
