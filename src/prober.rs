@@ -25,8 +25,10 @@ pub const MAX_PROBED: usize = 16_384;
 const EACH_ROUND: usize = 16;
 const ROUND: Duration = Duration::from_millis(20);
 
-/// Shortest time between two looks for VTEPs that are new, for all of them are looked through.
+/// Shortest time between two looks for VTEPs that are new, and the same for each that was looked at: all of them are looked
+/// through, which takes a hundredth of that.
 const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_EACH: Duration = Duration::from_micros(10);
 
 /// A probe to send: see [`Forwarder::probe`](crate::Forwarder::probe).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +160,13 @@ impl Prober {
             return;
         }
         self.peerings = Some(tables.peerings);
-        self.next_look = now + PAUSE;
         let look = tables.peerings;
         let segments = tables.segments.values().filter(|segment| segment.probes);
         let peers =
             segments.flat_map(|segment| segment.peers.values().map(|peer| (segment.id, peer.vtep)));
+        let mut looked_at = 0;
         for (segment, vtep) in peers {
+            looked_at += 1;
             let Some(address) = tables.vtep_address(vtep) else { continue };
             let room = self.probed.len() < MAX_PROBED && !address.ip().is_multicast();
             let probed = match self.probed.entry(vtep) {
@@ -180,6 +183,7 @@ impl Prober {
             }
             probed.in_segment |= segment == probed.segment;
         }
+        self.next_look = now + PAUSE.max(PAUSE_EACH * looked_at);
         let queue = &mut self.queue;
         self.probed.retain(|vtep, probed| {
             let stays = probed.seen == Some(look);

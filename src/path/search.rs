@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A black hole is found in one place: a size was lost as often as it may be, and then the base size was answered. So
-//! one who is down, or never answers, says nothing about the path, and nothing changes for the packets to him.
+//! one who is down, or never answers, says nothing about the path, and nothing changes for the packets to him. From then
+//! on packets are small, and the size is tried once more: if it was lost by chance, they are as large as before at once.
 
 use std::time::Duration;
 
@@ -92,6 +93,8 @@ pub(crate) struct Search {
     high: Option<u32>,
     /// A size that was lost, until it is clear whether the VTEP answers at all.
     suspect: Option<u32>,
+    /// A size that was lost, and is tried once more before others, for chance may lose as many.
+    again: Option<u32>,
     /// Whether the smallest size was answered when the base size was not.
     floor_answers: bool,
     /// Whether to try a little more before a lot, for a path that has been narrow.
@@ -121,6 +124,7 @@ impl Search {
             low: 0,
             high: None,
             suspect: None,
+            again: None,
             floor_answers: false,
             raising: false,
             verified: None,
@@ -185,7 +189,7 @@ impl Search {
             }
             ProbeState::Searching => {
                 self.low = size;
-                self.raising = false;
+                (self.raising, self.again) = (false, None);
                 // What packets are limited to grows as it is found.
                 self.verified = self.verified.map(|_| size);
             }
@@ -249,6 +253,7 @@ impl Search {
         self.low = self.low.min(ceiling);
         self.verified = self.verified.map(|verified| verified.min(ceiling));
         self.high = self.high.filter(|high| *high <= ceiling);
+        self.again = self.again.filter(|size| *size <= ceiling);
         self.question = self.question.filter(|question| question.size <= ceiling);
     }
 
@@ -261,7 +266,9 @@ impl Search {
     fn lost(&mut self, now: Duration, size: u32) {
         match self.state {
             // The path is narrow, and how much so is known; that there is one was seen a moment ago, or is seen soon.
-            ProbeState::Searching if self.verified.is_some() => self.high = Some(size),
+            ProbeState::Searching if self.verified.is_some() => {
+                (self.high, self.again) = (Some(size), None);
+            }
             ProbeState::Searching | ProbeState::Complete if size > self.base() => {
                 self.narrow_way = Some(self.way_now());
                 self.suspect = Some(size);
@@ -297,7 +304,9 @@ impl Search {
     /// One answers now who did not answer to a larger size: that is what a black hole is.
     fn convict(&mut self) -> Option<u32> {
         let size = self.suspect.take()?;
-        self.high = Some(size).filter(|high| *high <= self.ceiling);
+        // Should it be answered after all, it is what there was before, and the search is over.
+        self.high = Some(size + 1);
+        self.again = Some(size).filter(|size| *size <= self.ceiling);
         self.raising = false;
         self.floor_answers = false;
         self.verified = Some(self.low);
@@ -318,6 +327,7 @@ impl Search {
     fn candidate(&self) -> Option<u32> {
         let Self { low, ceiling, .. } = *self;
         match self.high {
+            _ if self.again.is_some() => self.again,
             None if low >= ceiling => None,
             // Mostly nothing has changed, and one size shows it.
             None if self.raising && low + STEP < ceiling => Some(low + STEP),

@@ -72,6 +72,8 @@ fn config(local: &str) -> Config {
     config.probing.interval = Duration::from_secs(1);
     config.probing.raise = Duration::from_secs(1);
     config.probing.max_probes = 2;
+    // One asks, and either hears the answers.
+    config.workers = 2;
     config
 }
 

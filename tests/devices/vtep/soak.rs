@@ -132,10 +132,15 @@ fn node(host: &Namespace, n: usize) -> Node {
     config.workers = 2;
     // Slots become resident when the first super-frame lies in them, which could take as long as the test.
     config.batch = 16;
+    // As nervous as may be: what is lost once is taken for too large.
+    config.probing.interval = Duration::from_secs(1);
+    config.probing.raise = Duration::from_secs(1);
+    config.probing.max_probes = 1;
     let mut segment = Segment::bridge(Vni::new(42).unwrap());
     (segment.outer.dscp, segment.outer.ttl) = (Dscp::Inherit, Ttl::Inherit);
     // One answers for its neighbours, the other floods requests.
     segment.neighbours.suppress = n == 1;
+    segment.mtu_options.probe = true;
     let node = Node::new(host, config, segment, &addresses(n));
     for other in (0..3).filter(|other| *other != n) {
         node.control.add_flood(node.segment, vtep(other)).unwrap();
