@@ -82,7 +82,9 @@ struct Probed {
     in_segment: bool,
     search: Search,
     due: Duration,
-    /// The narrow path MTU that was reported last.
+    /// What others say of the path, as far as a packet can be that large.
+    ceiling: u32,
+    /// The path MTU that was reported last, where it is less than packets can be large.
     told: Option<u32>,
     answered_at: Option<Duration>,
     sent: u64,
@@ -222,6 +224,7 @@ impl Probed {
             in_segment: false,
             search,
             due,
+            ceiling: 0,
             told: None,
             answered_at: None,
             sent: 0,
@@ -240,6 +243,13 @@ impl Probed {
     ) {
         let told = tables.path_mtu(self.address).and_then(|path| path.told());
         let ceiling = told.unwrap_or(u32::MAX).min(widest);
+        let limit = |verified: Option<u32>| {
+            Some(verified.unwrap_or(ceiling).min(ceiling)).filter(|mtu| *mtu < widest)
+        };
+        if std::mem::replace(&mut self.ceiling, ceiling) != ceiling {
+            // Whoever found that out has reported it.
+            self.told = limit(self.search.verified());
+        }
         let (ask, hole) = self.search.step(now, ceiling);
         self.due = self.search.due();
         if let Some(ask) = ask {
@@ -263,10 +273,8 @@ impl Probed {
             round.events.push(Event::BlackHole { vtep: self.address, size, verified });
         }
         if matches!(self.search.state(), ProbeState::Complete | ProbeState::Error) {
-            let narrow = verified.filter(|verified| *verified < ceiling);
-            if narrow != self.told {
-                self.told = narrow;
-                let mtu = narrow.or(told);
+            let mtu = limit(verified);
+            if std::mem::replace(&mut self.told, mtu) != mtu {
                 round.events.push(Event::PathMtu { vtep: self.address, mtu });
             }
         }

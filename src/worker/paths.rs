@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::change::Change;
 use crate::event::Event;
 use crate::path::PathSource;
+use crate::tables::Tables;
 
 use super::Worker;
 
@@ -54,14 +55,16 @@ impl Worker {
     }
 
     fn change_paths(&self, changes: Vec<Change>, vteps: Vec<SocketAddr>) {
+        let before = self.reader.value();
         // What cannot be changed now comes up again.
         if changes.is_empty() || !self.apply(changes) {
             return;
         }
         let tables = self.shared.tables.current();
         for vtep in vteps {
-            let limit = tables.path_mtu(vtep).map(|path| path.limit());
-            if let Some(mtu) = limit {
+            let limit = |tables: &Tables| tables.path_mtu(vtep).map(|path| path.limit());
+            // What was learned may have been verified since.
+            if let Some(mtu) = limit(&tables).filter(|mtu| limit(before) != Some(*mtu)) {
                 self.shared.event(Event::PathMtu { vtep, mtu });
             }
         }

@@ -179,6 +179,7 @@ fn what_the_control_plane_and_the_underlay_say_bounds_the_search() {
     network.probe(1, 12);
     assert_eq!(found(&mut network), (ProbeState::Complete, Some(1300), 0));
     assert!(network.sent.iter().all(|datagram| datagram.bytes.len() + 28 <= 1450));
+    assert_eq!(network.events(1), [], "whoever said so has reported it");
     // What is forgotten is tried by probes and not by what hosts send.
     network.change(1, set(PathSource::Learned, None));
     network.faults = swallowing(1300);
@@ -186,8 +187,10 @@ fn what_the_control_plane_and_the_underlay_say_bounds_the_search() {
     network.probe(1, 30);
     assert_eq!(found(&mut network), (ProbeState::Complete, Some(1300), 0));
     network.faults = swallowing(1450);
+    assert_eq!(network.events(1), []);
     network.probe(1, 650);
     assert_eq!(found(&mut network), (ProbeState::Complete, Some(1450), 0));
+    assert_eq!(network.events(1), [Event::PathMtu { vtep: vtep(2), mtu: Some(1450) }]);
 }
 
 /// A message from node 2 to node 1 as it comes in, but for what is changed.
