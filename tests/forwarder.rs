@@ -277,6 +277,48 @@ fn row_25_counters_are_json_at_a_signal_and_at_the_end() {
     assert!(first["totals"]["received"].as_u64() <= last["totals"]["received"].as_u64());
 }
 
+/// One of two forwarders probes the path, and says what has come of it.
+#[test]
+fn row_19_a_probed_path_is_in_the_counters() {
+    if !privileged("row_19_a_probed_path_is_in_the_counters") {
+        return;
+    }
+    let hosts = pair();
+    let arguments = [
+        "vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --dev ovl0 --probe --stats json",
+        "vxlan --vni 42 --local 10.9.0.2 --remote 10.9.0.1 --dev ovl0 --stats json",
+    ];
+    let mut forwarders =
+        [0, 1].map(|number: usize| Running::start(&hosts[number], arguments[number]));
+    for (forwarder, host) in forwarders.iter_mut().zip(&hosts) {
+        forwarder.wait_for(host, "ovl0");
+    }
+    let mut lines = BufReader::new(forwarders[0].0.stdout.take().unwrap()).lines();
+    let deadline = Instant::now() + PATIENCE;
+    let vtep = loop {
+        forwarders[0].signal(libc::SIGUSR1);
+        let document: serde_json::Value =
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        let vtep = document["vteps"][0].clone();
+        if vtep["probe"]["state"] == "complete" {
+            break vtep;
+        }
+        assert!(Instant::now() < deadline, "{vtep}");
+        thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(vtep["path_mtu"]["verified"], 1500, "{vtep}");
+    let probe = &vtep["probe"];
+    assert!(probe["answered"].as_u64() >= Some(2) && probe["sent"].is_u64(), "{vtep}");
+    assert!(probe["last_answer_ms"].is_u64() && probe["round_trip_us"].is_u64(), "{vtep}");
+    assert_eq!(probe["black_holes"], 0);
+    // The other one has only answered.
+    let [_, other] = forwarders;
+    let (_, out, _) = other.end(libc::SIGTERM);
+    let document: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert!(document["vteps"][0]["probe"].is_null(), "{out}");
+    assert!(document["totals"]["probes_answered"].as_u64() >= Some(2), "{out}");
+}
+
 #[test]
 fn udp_talks_to_udp() {
     if !privileged("udp_talks_to_udp") {
