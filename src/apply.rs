@@ -6,6 +6,7 @@
 mod effect;
 mod fdb;
 mod learned;
+mod mdb;
 mod neighbours;
 mod paths;
 mod ports;
@@ -26,6 +27,7 @@ use crate::counters::PerWorker;
 use crate::fdb::seconds;
 use crate::fib::Rib;
 use crate::mtu;
+use crate::multicast::Mdb;
 use crate::next_hop::NextHops;
 use crate::segment::{Kind, OuterRule, PortId, Segment, SegmentId, VtepId, horizon};
 use crate::shards::Shards;
@@ -162,6 +164,16 @@ impl Draft {
                 self.set_neighbour(segment, address, (mac, router))
             }
             Change::RemoveNeighbour { segment, address } => self.remove_neighbour(segment, address),
+            Change::InsertMdb { segment, group, destination } => {
+                self.insert_mdb(segment, group, destination)
+            }
+            Change::RemoveMdb { segment, group, destination } => {
+                self.remove_mdb(segment, group, destination)
+            }
+            Change::LearnMdb { segment, group, destination, until } => {
+                self.learn_mdb(segment, group, destination, seconds(until))
+            }
+            Change::AgeMdb { segment, now } => self.age_mdb(segment, seconds(now)),
             Change::SetVtepMac { segment, vtep, mac } => self.set_vtep_mac(segment, vtep, mac),
             Change::RemoveVtepMac { segment, vtep } => self.remove_vtep_mac(segment, vtep),
             Change::SetUnderlayMtu(mtu) => self.set_underlay_mtu(mtu),
@@ -210,6 +222,7 @@ impl Draft {
                 statics: Shards::new(seed),
                 flood: SmallVec::new(),
                 neighbours: self.neighbours(segment),
+                mdb: segment.snooping.enabled.then(|| Box::new(Mdb::new(&segment.snooping, seed))),
                 scope: segment.scope,
                 storm: segment.storm.buckets()?.map(Arc::new),
                 pace: segment.loops.pace(),

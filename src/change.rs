@@ -234,6 +234,47 @@ pub enum Change {
         /// The address.
         address: IpAddr,
     },
+    /// Adds a destination for a multicast group in a segment that [snoops](crate::Snooping), which it does not have to report; one
+    /// that was learned becomes static. As `bridge mdb add`, and without a group as `mcast_router 2` of a bridge port.
+    InsertMdb {
+        /// The segment.
+        segment: SegmentId,
+        /// The group, one that hosts report (not in 224.0.0.0/24, nor ff02::1); `None` for all of them: the destination is that of
+        /// a multicast router.
+        group: Option<IpAddr>,
+        /// Who gets its frames. A VTEP that is not in the flood list gets none all the same.
+        destination: Destination,
+    },
+    /// Removes a destination of a multicast group, static or learned.
+    RemoveMdb {
+        /// The segment.
+        segment: SegmentId,
+        /// The group; `None` for a multicast router.
+        group: Option<IpAddr>,
+        /// The destination that it has no longer.
+        destination: Destination,
+    },
+    /// Takes into account that somebody at a destination has joined a group, or that a multicast router is there: what forwarding
+    /// has heard, see [`Output::heard`](crate::Output::heard). An open segment takes the VTEP into account as well
+    /// ([`Change::Discover`]); otherwise nothing happens if the destination is not there any more.
+    LearnMdb {
+        /// The segment; ignored unless it snoops.
+        segment: SegmentId,
+        /// The group; `None` for a multicast router.
+        group: Option<IpAddr>,
+        /// Where it was heard from.
+        destination: Destination,
+        /// When it is forgotten unless it is heard again, on the clock of [`Tables::apply`](crate::Tables::apply).
+        until: Duration,
+    },
+    /// Forgets learned destinations of multicast groups whose time is over; see
+    /// [`Tables::expired_mdb`](crate::Tables::expired_mdb).
+    AgeMdb {
+        /// The segment; ignored unless it snoops.
+        segment: SegmentId,
+        /// The time, on the clock of [`Tables::apply`](crate::Tables::apply).
+        now: Duration,
+    },
     /// Gives the MAC address of a VTEP of a routed segment in VXLAN, or another one: the destination of the frames to it. What
     /// is the permanent neighbour and the FDB entry of the kernel's VXLAN device in one.
     SetVtepMac {

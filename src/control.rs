@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::fdb::seconds;
 use crate::fib::Prefix;
 use crate::io::{Device, DeviceKind, PortQueue, SocketOptions, UdpSocket, run_in};
-use crate::listing::{FdbEntry, GroupInfo, NeighbourEntry, PortInfo, Route, SegmentInfo};
+use crate::listing::{FdbEntry, GroupInfo, Mdb, NeighbourEntry, PortInfo, Route, SegmentInfo};
 use crate::next_hop::{GroupId, Member, NextHop};
 use crate::offload::{OffloadInfo, Offloads};
 use crate::path::PathSource;
@@ -359,6 +359,32 @@ impl Control {
         self.one(Change::RemoveNeighbour { segment, address })
     }
 
+    /// Adds a destination for a multicast group, or a multicast router; see [`Change::InsertMdb`].
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn insert_mdb(
+        &self,
+        segment: SegmentId,
+        group: Option<IpAddr>,
+        destination: impl Into<Destination>,
+    ) -> Result<(), Error> {
+        self.one(Change::InsertMdb { segment, group, destination: destination.into() })
+    }
+
+    /// Removes a destination of a multicast group, or a multicast router, static or learned.
+    ///
+    /// # Errors
+    /// Those of [`Control::apply`].
+    pub fn remove_mdb(
+        &self,
+        segment: SegmentId,
+        group: Option<IpAddr>,
+        destination: impl Into<Destination>,
+    ) -> Result<(), Error> {
+        self.one(Change::RemoveMdb { segment, group, destination: destination.into() })
+    }
+
     /// Gives the MAC address of a VTEP of a routed segment in VXLAN; see [`Change::SetVtepMac`].
     ///
     /// # Errors
@@ -634,6 +660,14 @@ impl Control {
     /// [`Error::NotFound`].
     pub fn neighbours(&self, segment: SegmentId) -> Result<Vec<NeighbourEntry>, Error> {
         self.shared.tables.current().neighbours(segment, self.shared.now())
+    }
+
+    /// The multicast database of a segment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn mdb(&self, segment: SegmentId) -> Result<Mdb, Error> {
+        self.shared.tables.current().mdb(segment, self.shared.now())
     }
 
     /// The MAC addresses given for VTEPs of a segment.

@@ -199,6 +199,7 @@ pub(crate) struct WorkerCounters {
     pub(crate) neighbour_conflicts: Counter,
     pub(crate) probes: Counter,
     pub(crate) probes_answered: Counter,
+    pub(crate) memberships_refused: Counter,
     drops: DropCounters,
 }
 
@@ -227,6 +228,7 @@ impl WorkerCounters {
             neighbour_conflicts: self.neighbour_conflicts.get(),
             probes: self.probes.get(),
             probes_answered: self.probes_answered.get(),
+            memberships_refused: self.memberships_refused.get(),
             drops: self.drops.drops(),
         }
     }

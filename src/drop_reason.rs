@@ -136,6 +136,9 @@ drop_reasons! {
     NoDestination, Decision, "no_destination",
         "There is nobody to flood to, or a routed segment got a packet for a group or a link-local address.",
         "Add VTEPs to the flood list, or static entries; in routed segments nothing: such packets end on their link.";
+    NoMember, Decision, "no_member",
+        "The frame is for a multicast group that nobody else has joined, as far as snooping knows, or is a report, and there is no multicast router.",
+        "Nothing, if nobody listens; otherwise see that reports arrive (the multicast database says who has joined), or flood unregistered groups.";
     NotIp, Decision, "not_ip",
         "A routed segment got something that is neither IPv4 nor IPv6.",
         "Check that the device is a TUN and that the peer's backend is of the segment's kind.";

@@ -81,6 +81,14 @@ pub enum Event {
         /// Where it is.
         at: Destination,
     },
+    /// A segment that snoops has heard of more memberships of multicast groups than it may learn, or of too many at once: the
+    /// groups concerned are flooded. Reported once until a membership interval has passed without it.
+    MdbFull {
+        /// The segment.
+        segment: SegmentId,
+        /// The first group.
+        group: IpAddr,
+    },
     /// The path to a VTEP takes smaller or larger packets than before: the underlay has taught so, or it was so long ago
     /// that it is tried anew, or probes have shown it.
     PathMtu {
@@ -183,6 +191,9 @@ impl fmt::Display for Event {
             Self::Evicted { segment, mac } => write!(f, "{segment}: {mac} made room"),
             Self::NeighbourConflict { segment, address, claimed_by, at } => {
                 write!(f, "{segment}: {claimed_by} at {at} claims {address}, which is another's")
+            }
+            Self::MdbFull { segment, group } => {
+                write!(f, "{segment}: no room for another member of {group}: it is flooded")
             }
             Self::PathMtu { vtep, mtu: Some(mtu) } => write!(f, "VTEP {vtep}: path MTU {mtu}"),
             Self::PathMtu { vtep, mtu: None } => {

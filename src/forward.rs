@@ -16,11 +16,13 @@ mod neighbours;
 mod news;
 mod outcome;
 mod probe;
+mod query;
 mod recognise;
 mod relay;
 mod report;
 mod routed;
 mod routed_vxlan;
+mod snoop;
 mod storm;
 mod tally;
 mod targets;
@@ -46,6 +48,7 @@ use crate::wire::eth::MacNumber;
 use emit::Emitter;
 use icmp::Budget;
 use news::News;
+use snoop::Chosen;
 use tally::Tally;
 
 /// Forwards batches for one worker.
@@ -59,6 +62,8 @@ pub struct Forwarder {
     probes: Budget,
     /// Room for the part of a flood list that gets a frame.
     kept: Vec<VtepId>,
+    /// Room for those who get a frame for a group.
+    chosen: Chosen,
     /// What became of the frames of the batch at hand.
     tally: Tally,
     /// Number of the next batch that is learned from; wraps.
@@ -89,6 +94,7 @@ impl Forwarder {
             icmp: Budget::new(icmp::ERRORS),
             probes: Budget::new(probe::ANSWERS),
             kept: Vec::new(),
+            chosen: Chosen::default(),
             tally: Tally::default(),
             batches: 0,
         }

@@ -87,6 +87,8 @@
 //!   replication* to each VTEP of its *flood list*. **Split horizon**: never from VTEP to VTEP, unless their
 //!   *groups* differ (see [`Scope`]); a node that does so *relays*.
 //! - **encap / decap**: wrapping and unwrapping. **entropy**: the outer source port, from the inner flow.
+//! - **MDB**: multicast group → VTEPs and ports behind which somebody has joined it, learned by *snooping* on IGMP and
+//!   MLD, or static. **querier**: who asks hosts what they have joined; **multicast router**: who gets all groups.
 //! - **binding**: an IP address with the MAC address that a segment answers requests with. **path MTU**: the largest
 //!   packet that gets through to a VTEP, as far as is known.
 //! - **super-frame**: a frame above the MTU that stands for several; its *chunks* are what a wire carries.
@@ -128,6 +130,7 @@ mod listing;
 mod locals;
 mod metadata;
 pub mod mtu;
+mod multicast;
 mod neighbours;
 mod next_hop;
 mod offload;
@@ -162,7 +165,8 @@ pub use event::Event;
 pub use fib::{ParsePrefixError, Prefix};
 pub use forward::Forwarder;
 pub use listing::{
-    FdbEntry, GroupInfo, MemberInfo, NeighbourEntry, Origin, PortInfo, Route, SegmentInfo,
+    FdbEntry, GroupInfo, Mdb, MdbEntry, MemberInfo, NeighbourEntry, Origin, PortInfo, Route,
+    SegmentInfo,
 };
 pub use metadata::Metadata;
 pub use next_hop::{GroupId, Member, NextHop};
@@ -172,8 +176,8 @@ pub use path::{PathMtu, PathSource, ProbeState, Probing};
 pub use prober::{Probe, Prober, Round};
 pub use segment::{
     Destination, Dscp, Ecn, Gateway, HeaderOptions, Kind, LoopGuard, MssClamp, MtuOptions,
-    Neighbours, OuterHeader, OuterOptions, PortId, PortOptions, Scope, Segment, SegmentId,
-    StormLimits, Ttl, VlanMode, VlanSet, VtepId,
+    Neighbours, OuterHeader, OuterOptions, PortId, PortOptions, Querier, Scope, Segment, SegmentId,
+    Snooping, StormLimits, Ttl, VlanMode, VlanSet, VtepId,
 };
 pub use snapshot::{Publisher, Reader};
 pub use stats::{Drops, PortStats, ProbeStats, SegmentStats, Stats, Totals, Traffic, VtepStats};
@@ -204,8 +208,8 @@ pub mod limits {
     pub use crate::prober::MAX_PROBED;
     pub use crate::rate::{MAX_BURST, MAX_RATE};
     pub use crate::segment::{
-        DEFAULT_SNOOPED, FLANNEL_UDP_PORT, MAX_FLOOD, MAX_GATEWAY_ADDRESSES, MAX_HORIZON_GROUP,
-        MAX_SNOOPED, MAX_VID,
+        DEFAULT_MEMBERSHIPS, DEFAULT_SNOOPED, FLANNEL_UDP_PORT, MAX_FLOOD, MAX_GATEWAY_ADDRESSES,
+        MAX_HORIZON_GROUP, MAX_MEMBERSHIPS, MAX_SNOOPED, MAX_VID,
     };
     pub use crate::tables::MAX_WORKERS;
 }

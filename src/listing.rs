@@ -1,5 +1,7 @@
 //! What the tables hold, as plain data for people and agents.
 
+mod mdb;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use crate::source_key::SourceKey;
 use crate::stats::{PortStats, SegmentStats, Stats, VtepStats};
 use crate::tables::{SegmentEntry, SegmentTable, Tables};
 use crate::wire::{MacAddr, Vni};
+pub use mdb::{Mdb, MdbEntry};
 
 /// How an FDB entry came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -345,6 +348,7 @@ impl Tables {
             drops: segment.drops.sum(),
             learned: self.learned(segment),
             fdb_limit: segment.bridge().map_or(0, |bridge| bridge.domain.limits().entries),
+            memberships: mdb::memberships(segment),
         }));
         stats.ports.sort_by_key(|port| port.id);
         stats.vteps.sort_by_key(|vtep| vtep.address);

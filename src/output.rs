@@ -6,6 +6,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::batch::{Batch, Span};
+use crate::change::Change;
 use crate::event::Event;
 use crate::metadata::Metadata;
 use crate::segment::{OuterHeader, PortId, SegmentId, VtepId};
@@ -21,6 +22,8 @@ const MAX_EVENTS: usize = 64;
 
 /// Answers to probes kept per batch; a probe whose answer is lost is repeated.
 const MAX_ECHOES: usize = 64;
+/// Changes of multicast databases kept per batch; those beyond are refused, and their groups flooded.
+const MAX_HEARD: usize = 256;
 
 /// Discovered VTEPs kept per batch; others will be heard from again.
 const MAX_DISCOVERIES: usize = 8;
@@ -171,6 +174,7 @@ pub struct Output {
     pub(crate) pieces: Vec<Span>,
     pub(crate) discovered: SmallVec<[(SegmentId, IpAddr); MAX_DISCOVERIES]>,
     pub(crate) echoes: Vec<Echo>,
+    pub(crate) heard: Vec<Change>,
     pub(crate) events: Vec<Event>,
     pub(crate) events_lost: u64,
 }
@@ -258,6 +262,13 @@ impl Output {
         &self.echoes
     }
 
+    /// What segments that snoop have heard of members of multicast groups: to be applied, before the output is cleared or soon
+    /// after.
+    #[must_use]
+    pub fn heard(&self) -> &[Change] {
+        &self.heard
+    }
+
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
         self.transmits.clear();
@@ -267,6 +278,7 @@ impl Output {
         self.pieces.clear();
         self.discovered.clear();
         self.echoes.clear();
+        self.heard.clear();
         self.events.clear();
         self.events_lost = 0;
     }
@@ -320,6 +332,15 @@ impl Output {
         if self.echoes.len() < MAX_ECHOES {
             self.echoes.push(echo);
         }
+    }
+
+    /// Takes a change of a multicast database, and says whether there was room for it.
+    pub(crate) fn hear(&mut self, change: Change) -> bool {
+        let room = self.heard.len() < MAX_HEARD;
+        if room && !self.heard.contains(&change) {
+            self.heard.push(change);
+        }
+        room
     }
 
     pub(crate) fn discover(&mut self, segment: SegmentId, address: IpAddr) {

@@ -8,6 +8,7 @@ mod neighbours;
 mod outer;
 mod port;
 mod scope;
+mod snooping;
 mod storm;
 mod vlan;
 
@@ -28,6 +29,7 @@ pub use port::PortOptions;
 pub(crate) use port::Traits;
 pub(crate) use scope::horizon;
 pub use scope::{MAX_HORIZON_GROUP, Scope};
+pub use snooping::{DEFAULT_MEMBERSHIPS, MAX_MEMBERSHIPS, Querier, Snooping};
 pub use storm::StormLimits;
 pub(crate) use storm::{Exceeded, Storm};
 pub(crate) use vlan::{Egress, Ingress};
@@ -204,6 +206,8 @@ pub struct Segment {
     pub fdb_evict: bool,
     /// Bridge: whether it answers ARP and ND requests for its neighbours. Off by default.
     pub neighbours: Neighbours,
+    /// Bridge: whether multicast goes to those alone who listen to it. Off by default.
+    pub snooping: Snooping,
     /// Bridge: how far frames go.
     pub scope: Scope,
     /// Bridge: how many frames a second are flooded, whoever sends them.
@@ -235,6 +239,7 @@ impl Segment {
             fdb_port_limit: None,
             fdb_evict: true,
             neighbours: Neighbours::default(),
+            snooping: Snooping::default(),
             scope: Scope::default(),
             storm: StormLimits::default(),
             loops: LoopGuard::default(),
@@ -325,6 +330,7 @@ impl Segment {
             return wrong("FDB limit", self.fdb_limit.to_string(), "0 to 1048576 entries");
         }
         self.neighbours.check()?;
+        self.snooping.check()?;
         self.outer.check()
     }
 }

@@ -105,7 +105,8 @@ pub struct Totals {
     /// Frames that ended here: requests for neighbours that were answered in their place, probes of paths, and answers to
     /// this node's.
     pub answered: u64,
-    /// Frames made by the dataplane: ICMP errors, answers in place of neighbours, probes of paths and answers to them.
+    /// Frames made by the dataplane, copies of them included: ICMP errors, answers in place of neighbours, probes of paths and
+    /// answers to them, and queries for members of groups.
     pub generated: u64,
     /// Datagrams that the underlay took.
     pub sent: u64,
@@ -129,6 +130,9 @@ pub struct Totals {
     pub probes: u64,
     /// Probes of VTEPs that were answered.
     pub probes_answered: u64,
+    /// Times that a membership of a multicast group was not learned, for want of room or because too many came at once; the group
+    /// is flooded.
+    pub memberships_refused: u64,
     pub(crate) drops: Drops,
 }
 
@@ -162,6 +166,7 @@ impl Totals {
         self.neighbour_conflicts += other.neighbour_conflicts;
         self.probes += other.probes;
         self.probes_answered += other.probes_answered;
+        self.memberships_refused += other.memberships_refused;
         self.drops.add(&other.drops);
     }
 
@@ -262,6 +267,8 @@ pub struct SegmentStats {
     pub learned: usize,
     /// Largest number of learned FDB entries.
     pub fdb_limit: usize,
+    /// Memberships of multicast groups, learned and static ones; those that are past their time are counted until they are cleared away, every ten seconds.
+    pub memberships: usize,
 }
 
 /// A set of statistics, read while traffic flows: each number is exact, but they are not of one instant.
@@ -371,6 +378,10 @@ impl fmt::Display for Stats {
             (t.answers_withheld, "ICMP errors withheld"),
             (t.answered, "requests for neighbours, and probes of paths, that ended here"),
             (t.neighbour_conflicts, "claims to the IP address of a static neighbour"),
+            (
+                t.memberships_refused,
+                "memberships of multicast groups not learned: their groups are flooded",
+            ),
             (self.socket_overflows, "datagrams lost in full receive buffers"),
             (self.events_lost, "events lost"),
         ] {

@@ -22,6 +22,7 @@ use crate::fib::{Fib, Rib};
 use crate::hash::random_seed;
 use crate::locals::Locals;
 use crate::mtu;
+use crate::multicast::Mdb;
 use crate::neighbours::Neighbours;
 use crate::next_hop::NextHops;
 use crate::pages::Pages;
@@ -118,6 +119,8 @@ pub(crate) struct Bridge {
     pub(crate) flood: SmallVec<[VtepId; 8]>,
     /// If the segment answers for its neighbours.
     pub(crate) neighbours: Option<Box<Neighbours>>,
+    /// If the segment snoops.
+    pub(crate) mdb: Option<Box<Mdb>>,
     pub(crate) scope: Scope,
     /// Keeps the limits of what is flooded, if there are any.
     pub(crate) storm: Option<Arc<Storm>>,

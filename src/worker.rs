@@ -6,6 +6,7 @@
 
 mod deliver;
 mod flush;
+mod groups;
 mod outlets;
 mod paths;
 mod probes;
@@ -28,6 +29,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use crate::Error;
 use crate::batch::Batch;
+use crate::change::Change;
 use crate::drop_reason::DropReason;
 use crate::forward::Forwarder;
 use crate::hash::Seeded;
@@ -196,6 +198,10 @@ pub struct Worker {
     /// Of the first worker.
     next_sweep: Duration,
     next_discovery: Duration,
+    /// Changes of multicast databases that wait to be published, and when that may be.
+    heard: Vec<Change>,
+    next_heard: Duration,
+    next_expiry: Duration,
     next_lesson: Duration,
     probes: Probes,
     follower: Option<Box<Follower>>,
@@ -230,6 +236,9 @@ impl Worker {
             next_tick: TICK,
             next_sweep: if index == 0 { TICK } else { Duration::MAX },
             next_discovery: Duration::ZERO,
+            heard: Vec::new(),
+            next_heard: Duration::ZERO,
+            next_expiry: Duration::ZERO,
             next_lesson: Duration::ZERO,
             probes: Probes::new(),
             follower: parts.follower,
@@ -276,6 +285,7 @@ impl Worker {
         if self.index == 0 {
             self.probe_paths(now);
         }
+        self.publish_heard(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.tick(now);
@@ -320,7 +330,8 @@ impl Worker {
         } else {
             let host = self.follower.as_ref().and_then(|follower| follower.next());
             let next = self.next_tick.min(self.next_sweep).min(self.probes.next);
-            let next = next.min(host.unwrap_or(Duration::MAX));
+            let asked = [host, self.next_heard()].into_iter().flatten();
+            let next = asked.fold(next, Duration::min);
             let tick = next.saturating_sub(self.shared.now());
             timeout.map_or(tick, |timeout| timeout.min(tick))
         };
@@ -423,6 +434,7 @@ impl Worker {
         self.shared.seats[self.index].overflows.store(self.overflows, Ordering::Relaxed);
         if self.index == 0 {
             self.tick_paths(now);
+            self.tick_groups(now);
             let stale = self.reader.value().stale_discoveries();
             if !stale.is_empty() {
                 self.apply(stale);

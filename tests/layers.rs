@@ -9,7 +9,7 @@ const RUNNING: [&str; 8] =
     ["io", "worker", "control", "dataplane", "shared", "config", "trouble", "switches"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
-const TABLES: [&str; 25] = [
+const TABLES: [&str; 26] = [
     "rate",
     "damper",
     "tables",
@@ -27,6 +27,7 @@ const TABLES: [&str; 25] = [
     "pages",
     "shards",
     "mtu",
+    "multicast",
     "path",
     "source_key",
     "hash",

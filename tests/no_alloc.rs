@@ -1,6 +1,8 @@
 //! Forwarding allocates nothing: once its buffers have grown to what a batch needs, no path asks for memory again.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+#[path = "common/groups.rs"]
+mod groups;
 #[path = "common/packets.rs"]
 mod packets;
 
@@ -8,6 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
+use groups::{Say, say, to_group};
 use overplane::limits::MAX_TRAIN;
 use overplane::wire::VnetHeader;
 use overplane::{
@@ -194,6 +197,29 @@ fn bridging_allocates_nothing() {
     let large = tcp(host(9), host(3), &[0; 30_000]);
     node.datagrams("super-frame from a VTEP", &vxlan(vni(1), &large));
     assert_eq!(node.output.delivers().len(), BATCH * 22);
+}
+
+#[test]
+fn snooping_allocates_nothing() {
+    let mut node = Node::new(bridge_with(1, |segment| {
+        segment.loops.moves = 0;
+        segment.snooping.enabled = true;
+    }));
+    let (plain, segment) = (VnetHeader::default(), node.segment);
+    let (group, all) = ("239.1.2.3".parse().unwrap(), "0.0.0.0".parse().unwrap());
+    node.frames("a query", &say(host(1), Say::Query(3), all), plain);
+    node.frames("a report that is news", &say(host(1), Say::Join(3), group), plain);
+    assert_eq!(node.output.heard().len(), 1);
+    for destination in [vtep(2).into(), vtep(3).into(), node.ports[1].into()] {
+        node.change(Change::InsertMdb { segment, group: Some(group), destination });
+    }
+    node.frames("a group", &to_group(host(1), group, b"x"), plain);
+    assert_eq!(node.output.transmits().len(), BATCH * 2);
+    assert_eq!(node.output.delivers().len(), BATCH);
+    node.datagrams("a group from a VTEP", &vxlan(vni(1), &to_group(host(9), group, b"x")));
+    assert_eq!(node.output.delivers().len(), BATCH);
+    node.datagrams("a report from a VTEP", &vxlan(vni(1), &say(host(9), Say::Join(2), group)));
+    assert_eq!(node.output.delivers().len(), 0);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use etherparse::PacketBuilder;
 use overplane::wire::{VnetHeader, ip, vxlan};
 use overplane::{
     Batch, Change, Forwarder, MacAddr, MssClamp, Output, PathSource, PortId, PortOptions, Prefix,
-    Segment, SegmentId, Tables, Vni,
+    Querier, Segment, SegmentId, Tables, Vni,
 };
 
 const BATCHES: [usize; 4] = [1, 16, 64, 256];
@@ -289,21 +289,63 @@ fn routes(criterion: &mut Criterion, name: &str, segment: Segment, framed: bool)
 
 /// Port to eight VTEPs: broadcast.
 fn flood(criterion: &mut Criterion) {
-    let (mut tables, segment, port) = node(Segment::bridge(vni()));
+    let (tables, _, port) = flooding(Segment::bridge(vni()));
+    floods(criterion, "flood", (&tables, port, MacAddr::BROADCAST), 8);
+}
+
+/// Port to two of eight VTEPs, those that have joined one of 1,000 groups.
+fn multicast(criterion: &mut Criterion) {
+    let mut segment = Segment::bridge(vni());
+    segment.snooping.enabled = true;
+    segment.snooping.querier = Some(Querier::new(Some([10, 0, 0, 1].into()), None));
+    segment.snooping.querier.iter_mut().for_each(|q| q.response_interval = Duration::from_secs(1));
+    let (mut tables, segment, port) = flooding(segment);
+    let group = |n: u32| Some(Ipv4Addr::from_bits(0xef00_0000 | n).into());
+    let joined = |n| {
+        [3, 7].map(|to| Change::InsertMdb {
+            segment,
+            group: group(n),
+            destination: vtep(to).into(),
+        })
+    };
+    tables.apply(NOW, (0..1000).flat_map(joined)).unwrap();
+    // Somebody asks, so that frames are forwarded by it.
+    let (mut batch, mut output) = (Batch::new(1), Output::new());
+    let asked = NOW.saturating_sub(Duration::from_secs(5));
+    Forwarder::new(0).query_groups(&tables, asked, &mut batch, &mut output);
+    assert!(tables.mdb(segment, NOW).unwrap().active_v4);
+    floods(criterion, "multicast", (&tables, port, MacAddr([1, 0, 0x5e, 0, 0, 9])), 2);
+}
+
+/// A node that floods to eight VTEPs.
+fn flooding(segment: Segment) -> (Tables, SegmentId, PortId) {
+    let (mut tables, segment, port) = node(segment);
     let peers = (2..10).map(|n| Change::AddFlood { segment, vtep: vtep(n) });
     tables.apply(NOW, peers).unwrap();
+    (tables, segment, port)
+}
+
+fn floods(
+    criterion: &mut Criterion,
+    name: &str,
+    (tables, port, to): (&Tables, PortId, MacAddr),
+    copies: usize,
+) {
     let mut forwarder = Forwarder::new(0);
     let mut output = Output::new();
-    sizes(criterion, "flood", |group, id, size, batch| {
-        let mut slots = Slots::new(batch, &frame(size));
+    sizes(criterion, name, |group, id, size, batch| {
+        let mut frame = frame(size);
+        // The group that goes with the address; everybody does not look at it.
+        frame[ETHERNET + 16..ETHERNET + 20].copy_from_slice(&[239, 0, 0, 9]);
+        let mut slots = Slots::new(batch, &frame);
         group.bench_function(id, |bencher| {
             bencher.iter(|| {
-                slots.as_frames(|bytes, _| bytes[..6].copy_from_slice(&MacAddr::BROADCAST.0));
+                slots.as_frames(|bytes, _| bytes[..6].copy_from_slice(&to.0));
                 output.clear();
-                forwarder.from_port(&tables, NOW, port, &mut slots.batch, &mut output);
+                forwarder.from_port(tables, NOW, port, &mut slots.batch, &mut output);
                 black_box(&output);
             });
-            assert_eq!(output.transmits().len(), batch * 8, "one descriptor for each VTEP");
+            assert_eq!(output.transmits().len(), batch * copies, "one descriptor for each VTEP");
         });
     });
 }
@@ -320,6 +362,6 @@ use super_frames::{checksums, coalesce, split};
 criterion_group! {
     name = benches;
     config = quick();
-    targets = refill, encap, encap_suppress, encap_clamp, encap_narrow, decap, route, route_vxlan, flood, scale_route, scale_bridge, checksums, split, coalesce
+    targets = refill, encap, encap_suppress, encap_clamp, encap_narrow, decap, route, route_vxlan, flood, multicast, scale_route, scale_bridge, checksums, split, coalesce
 }
 criterion_main!(benches);

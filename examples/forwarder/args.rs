@@ -162,6 +162,9 @@ pub struct Vxlan {
     /// Probe the paths to the remotes, so that one is found on which large packets vanish; needs overplane there, too.
     #[arg(long)]
     probe: bool,
+    /// Send multicast to the nodes and devices alone whose hosts have joined the group (IGMP, MLD).
+    #[arg(long)]
+    snoop: bool,
     /// UDP port of the segment.
     #[arg(long, default_value_t = vxlan::PORT, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
@@ -251,6 +254,7 @@ impl Vxlan {
         segment.udp_port = self.port;
         segment.neighbours.suppress = self.suppress;
         segment.mtu_options.probe = self.probe;
+        segment.snooping.enabled = self.snoop;
         self.node.plan(segment, self.address, |planned, local| {
             for remote in &self.remote {
                 let vtep = vtep("--remote", remote, remote, self.port, local)?;
@@ -387,7 +391,7 @@ mod tests {
     #[test]
     fn vxlan_arguments_make_a_bridge_segment() {
         let line = "forwarder vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --remote 10.9.0.3:8472 \
-                    --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --suppress --workers 2 --offload auto,-uso --spin 0 \
+                    --dev ovl0 --address 10.8.0.1/24 --mtu 1400 --suppress --snoop --workers 2 --offload auto,-uso --spin 0 \
                     --ecn compatibility --dscp inherit --ttl 9 --source-port-range 50000-50009 \
                     --dont-fragment inherit --zero-checksums send-v4 --probe";
         let plan = plan(line).unwrap();
@@ -399,6 +403,7 @@ mod tests {
         assert_eq!(segment.segment.mtu, Some(1400));
         assert!(segment.segment.neighbours.suppress && segment.segment.neighbours.snoop);
         assert!(segment.segment.mtu_options.probe);
+        assert!(segment.segment.snooping.enabled);
         let flood = ["10.9.0.2:4789", "10.9.0.3:8472"].map(|vtep| vtep.parse().unwrap());
         assert_eq!(segment.flood, flood);
         assert_eq!(plan.config.source_port_range, Some(50_000..=50_009));

@@ -163,12 +163,18 @@ fn changes(segment: SegmentId, planned: &SegmentPlan, ports: &[PortId]) -> Vec<C
         .neighbours
         .iter()
         .map(|&(address, mac, router)| Change::SetNeighbour { segment, address, mac, router });
+    let mdb = planned.mdb.iter().map(|&(group, target)| Change::InsertMdb {
+        segment,
+        group,
+        destination: destination(target),
+    });
     flood
         .chain(peers)
         .chain(groups)
         .chain(fdb)
         .chain(vnis)
         .chain(neighbours)
+        .chain(mdb)
         .chain(vtep_macs)
         .chain(routes)
         .collect()

@@ -32,6 +32,8 @@ pub struct SegmentPlan {
     pub routes: Vec<(Prefix, Via)>,
     /// Static bindings of neighbours, and whether each is a router.
     pub neighbours: Vec<(IpAddr, MacAddr, bool)>,
+    /// Static destinations of multicast groups, and multicast routers.
+    pub mdb: Vec<(Option<IpAddr>, Target)>,
     /// Of a routed segment in VXLAN.
     pub vtep_macs: Vec<(SocketAddr, MacAddr)>,
 }
@@ -75,6 +77,7 @@ impl SegmentPlan {
             remote_vnis: Vec::new(),
             routes: Vec::new(),
             neighbours: Vec::new(),
+            mdb: Vec::new(),
             vtep_macs: Vec::new(),
         }
     }

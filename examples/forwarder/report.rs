@@ -36,6 +36,7 @@ fn document(stats: &Stats) -> Value {
             "drops": drops(segment.drops.iter()),
             "learned": segment.learned,
             "fdb_limit": segment.fdb_limit,
+            "memberships": segment.memberships,
         })
     });
     let ports = stats.ports.iter().map(|port| {
@@ -108,6 +109,7 @@ fn totals(totals: &Totals) -> Value {
         "neighbour_conflicts": totals.neighbour_conflicts,
         "probes": totals.probes,
         "probes_answered": totals.probes_answered,
+        "memberships_refused": totals.memberships_refused,
         "drops": drops(totals.drop_reasons()),
     })
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use etherparse::{IcmpEchoHeader, Icmpv4Type, PacketBuilder, VlanId};
 use overplane::wire::vnet::{GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM};
-use overplane::wire::{FrameInfo, VnetHeader, Vni, l4, vxlan};
+use overplane::wire::{FrameInfo, VnetHeader, Vni, checksum, l4, vxlan};
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -137,7 +137,56 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let group = PacketBuilder::ethernet2(A, [0x33, 0x33, 0xff, 0, 0, 9]);
     let solicitation = group.ipv6(V6[0], V6[1], 255).icmpv6_raw(135, 0, [0; 4]);
     frame!("solicitation", solicitation, &option);
+    let record = |kind: u8| [4, 0, 0, 0, 239, 0, 0, kind];
+    let report = [&[0x22, 0, 0, 0, 0, 0, 0, 2][..], &record(3), &record(4)].concat();
+    frames.push(("igmp-report", igmp([224, 0, 0, 22], report)));
     frames
+        .push(("igmp-query", igmp([224, 0, 0, 1], vec![0x11, 10, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0])));
+    frames.push(("igmp-about", igmp([239, 0, 0, 3], vec![0x11, 10, 0, 0, 239, 0, 0, 3])));
+    frames.push(("igmp-leave", igmp([224, 0, 0, 2], vec![0x17, 0, 0, 0, 239, 0, 0, 3])));
+    let group = [0xff, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let report = [&[143, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0][..], &group].concat();
+    frames.push(("mld-report", mld(report)));
+    frames.push(("mld-query", mld([&[130, 0, 0, 0, 0, 10, 0, 0][..], &[0; 16]].concat())));
+    let multicast = PacketBuilder::ethernet2(A, [1, 0, 0x5e, 0, 0, 3]);
+    frame!("multicast", multicast.ipv4(V4[0], [239, 0, 0, 3], 64).udp(1, 2), b"payload");
+    frames
+}
+
+/// An IGMP message with its checksums.
+fn igmp(to: [u8; 4], mut message: Vec<u8>) -> Vec<u8> {
+    let sum = checksum::finish(checksum::sum(&message));
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let total = (24 + message.len()) as u16;
+    let mut header =
+        [&[0x46, 0xc0][..], &total.to_be_bytes(), &[0, 0, 0x40, 0, 1, 2, 0, 0]].concat();
+    header.extend([V4[0], to, [0x94, 4, 0, 0]].concat());
+    let sum = checksum::finish(checksum::sum(&header));
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    let link = [&[1, 0, 0x5e, to[1] & 0x7f, to[2], to[3]], &A[..], &[8, 0]].concat();
+    [link, header, message].concat()
+}
+
+/// An MLD message with its checksum and a router alert.
+fn mld(mut message: Vec<u8>) -> Vec<u8> {
+    let own = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let to = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x16];
+    let pseudo = checksum::pseudo_v6(own, to, 58, message.len() as u32);
+    let sum = checksum::finish(checksum::add(pseudo, checksum::sum(&message)));
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let len = (message.len() as u16 + 8).to_be_bytes();
+    let parts: [&[u8]; 9] = [
+        &[0x33, 0x33, 0, 0, 0, 0x16],
+        &A,
+        &[0x86, 0xdd, 0x60, 0, 0, 0],
+        &len,
+        &[0, 1],
+        &own,
+        &to,
+        &[58, 0, 5, 2, 0, 0, 1, 0],
+        &message,
+    ];
+    parts.concat()
 }
 
 fn vnet_of(frame: &[u8]) -> VnetHeader {

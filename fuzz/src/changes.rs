@@ -52,7 +52,7 @@ fn change(world: &mut World, input: &mut Cursor<'_>) {
 
 fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
     let segment = any_segment(input);
-    match input.u8() % 28 {
+    match input.u8() % 32 {
         0 => Change::AddSegment(new_segment(segment, input)),
         1 => Change::RemoveSegment(segment),
         2 => {
@@ -124,6 +124,20 @@ fn any_change(input: &mut Cursor<'_>, ports: &[PortId]) -> Change {
             let vni = (input.u8() & 3 != 0).then_some(REMOTE_VNI);
             Change::SetVtepVni { segment, vtep: any_vtep(input), vni }
         }
+        27 => {
+            let (group, destination) = (any_multicast(input), any_destination(input, ports));
+            Change::InsertMdb { segment, group, destination }
+        }
+        28 => {
+            let (group, destination) = (any_multicast(input), any_destination(input, ports));
+            Change::RemoveMdb { segment, group, destination }
+        }
+        29 => {
+            let (group, destination) = (any_multicast(input), any_destination(input, ports));
+            let until = Duration::from_secs(input.u8().into());
+            Change::LearnMdb { segment, group, destination, until }
+        }
+        30 => Change::AgeMdb { segment, now: Duration::from_secs(input.u8().into()) },
         _ => Change::Discover { segment, address: address(input.u8() % 6) },
     }
 }
@@ -149,6 +163,8 @@ fn any_options(input: &mut Cursor<'_>) -> PortOptions {
         _ => VlanMode::Transparent,
     };
     options.isolated = flags & 1 != 0;
+    options.fast_leave = flags & 3 == 2;
+    options.multicast_routers = flags & 3 != 3;
     options.hairpin = flags & 2 != 0;
     options.learning = flags & 4 == 0;
     options.flood_unknown_unicast = flags & 8 == 0;
@@ -177,6 +193,8 @@ fn new_segment(id: SegmentId, input: &mut Cursor<'_>) -> Segment {
     segment.open = flags & 8 != 0;
     segment.neighbours.suppress = flags & 8 != 0;
     segment.neighbours.limit = usize::from(flags & 7);
+    segment.snooping.enabled = flags & 4 != 0;
+    segment.snooping.limit = usize::from(flags & 3);
     segment.header.any_vni = flags & 24 == 8;
     segment.learning = flags & 16 == 0;
     segment.mtu_options.probe = flags & 12 == 4 && id.vni.is_some();
@@ -227,6 +245,15 @@ fn any_group(input: &mut Cursor<'_>) -> GroupId {
 
 fn any_mac(input: &mut Cursor<'_>) -> MacAddr {
     MacAddr([input.u8() & 3, 0, 0, 0, 0, input.u8() % 8])
+}
+
+fn any_multicast(input: &mut Cursor<'_>) -> Option<IpAddr> {
+    match input.u8() % 8 {
+        0 => None,
+        1 => Some(std::net::Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, input.u8().into()).into()),
+        2 => Some(std::net::Ipv4Addr::new(224, 0, 0, input.u8()).into()),
+        n => Some(std::net::Ipv4Addr::new(239, 0, 0, n).into()),
+    }
 }
 
 fn any_host(input: &mut Cursor<'_>) -> IpAddr {

@@ -1,12 +1,17 @@
 //! Arbitrary bytes as a frame, a packet, a VXLAN header and a vnet header, with etherparse for a second opinion.
 
 use etherparse::{LinkExtSlice, NetSlice, SlicedPacket, TransportSlice};
+use overplane::wire::multicast::{self, Message};
 use overplane::wire::vxlan::{self, DecodeError, ReservedBits};
 use overplane::wire::{Fragment, FrameInfo, L3, L4, VnetHeader, eth, ip, l4};
 
 pub fn run(bytes: &[u8]) {
     vxlan_header(bytes);
     vnet_header(bytes);
+    if let Some(Message::Report(records)) = multicast::parse(bytes) {
+        assert!(records.clone().count() * 8 <= bytes.len());
+        assert!(records.into_iter().all(|record| multicast::is_tracked(record.group)));
+    }
     let info = FrameInfo::parse(bytes);
     assert_eq!(info.is_some(), bytes.len() >= eth::HEADER_LEN);
     if let Some(info) = info {

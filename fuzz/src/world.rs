@@ -7,9 +7,9 @@ use std::time::Duration;
 use overplane::wire::{FrameInfo, VnetHeader, Vni, probe, vxlan};
 use overplane::{
     Arrival, Batch, Change, Deliver, Destination, DropReason, Dscp, Ecn, FdbEntry, Forwarder,
-    Gateway, GroupInfo, MacAddr, MssClamp, NeighbourEntry, Offload, Offloads, Output, PortId,
-    PortInfo, PortOptions, Prober, Probing, Route, Segment, SegmentId, SegmentInfo, Span, Stats,
-    Tables, Transmit, Ttl, limits,
+    Gateway, GroupInfo, MacAddr, Mdb, MssClamp, NeighbourEntry, Offload, Offloads, Output, PortId,
+    PortInfo, PortOptions, Prober, Probing, Querier, Route, Segment, SegmentId, SegmentInfo, Span,
+    Stats, Tables, Transmit, Ttl, limits,
 };
 
 use crate::cursor::Cursor;
@@ -50,8 +50,14 @@ pub fn bridge(n: u32) -> Segment {
 pub type Listing = (Vec<SegmentInfo>, Vec<PortInfo>, Vec<Entries>, Stats);
 
 /// What a segment forwards by.
-pub type Entries =
-    (Vec<FdbEntry>, Vec<Route>, Vec<GroupInfo>, Vec<(SocketAddr, MacAddr)>, Vec<NeighbourEntry>);
+pub type Entries = (
+    Vec<FdbEntry>,
+    Vec<Route>,
+    Vec<GroupInfo>,
+    Vec<(SocketAddr, MacAddr)>,
+    Vec<NeighbourEntry>,
+    Mdb,
+);
 
 pub struct World {
     pub tables: Tables,
@@ -85,6 +91,13 @@ impl World {
         for (n, segment) in segments.iter_mut().enumerate() {
             segment.neighbours.suppress = flags & 2 != 0 && segment.kind.is_ethernet();
             segment.neighbours.limit = 8;
+            segment.snooping.enabled = flags & 8 != 0;
+            segment.snooping.limit = 8;
+            segment.snooping.membership_interval = Duration::from_secs(30);
+            if n == 1 {
+                let own = "fe80::51".parse().ok();
+                segment.snooping.querier = Some(Querier::new(Some([10, 0, 0, 51].into()), own));
+            }
             segment.open = flags & (2 << n) != 0;
             segment.learning = flags & 16 == 0;
             segment.mtu_options.probe = flags & 8 != 0 && segment.id().vni.is_some();
@@ -180,7 +193,8 @@ impl World {
             let routes = self.tables.routes(segment.id).expect("listed");
             let macs = self.tables.vtep_macs(segment.id).expect("listed");
             let neighbours = self.tables.neighbours(segment.id, self.now).expect("listed");
-            (fdb, routes, self.tables.groups(segment.id).expect("listed"), macs, neighbours)
+            let mdb = self.tables.mdb(segment.id, self.now).expect("listed");
+            (fdb, routes, self.tables.groups(segment.id).expect("listed"), macs, neighbours, mdb)
         };
         let entries = segments.iter().map(entries).collect();
         (segments, self.tables.ports(), entries, self.tables.stats())
@@ -233,6 +247,11 @@ impl World {
         self.output.clear();
         self.forwarder.tick(&self.tables, self.now, drop);
         self.probe();
+        let expired = self.tables.expired_mdb(self.now);
+        self.tables.apply(self.now, expired).expect("forgotten");
+        self.batch.clear();
+        self.forwarder.query_groups(&self.tables, self.now, &mut self.batch, &mut self.output);
+        self.carry_out();
         self.check();
     }
 
@@ -385,6 +404,7 @@ impl World {
         for &(segment, address) in output.discovered() {
             tables.apply(*now, [Change::Discover { segment, address }]).expect("discovered");
         }
+        tables.apply(*now, output.heard().iter().cloned()).expect("heard");
     }
 
     /// What holds between batches.
@@ -399,6 +419,10 @@ impl World {
                     Destination::Vtep(vtep) => assert!(segment.peers.contains(&vtep)),
                 }
             }
+            let mdb = self.tables.mdb(segment.id, self.now).expect("listed");
+            let learned = mdb.entries.iter().filter(|entry| entry.expires.is_some());
+            let learned = learned.filter(|entry| entry.group.is_some()).count();
+            assert!(learned <= 8, "{mdb:?}");
             for group in self.tables.groups(segment.id).expect("listed") {
                 for member in &group.members {
                     assert!(member.buckets > 0, "{group:?}");

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::fdb::{Domain, Fdb, Place};
+use crate::multicast::{Mdb, Timer};
 use crate::neighbours::Snooped;
 use crate::wire::MacAddr;
 
@@ -18,6 +19,10 @@ pub(crate) enum Effect {
     RetireAll(Arc<Domain>),
     RemoveOlder(Arc<Domain>, u32),
     ForgetNeighbour(Arc<Snooped>, IpAddr),
+    /// Has a membership hold until a second.
+    Prolong(Arc<Timer>, u32),
+    /// Floods a multicast group of which a member was refused.
+    FloodGroup(Box<Mdb>, IpAddr),
 }
 
 impl Effect {
@@ -27,6 +32,8 @@ impl Effect {
             Self::Retire(place) => place.retire(),
             Self::RetireAll(domain) => domain.retire(),
             Self::ForgetNeighbour(snooped, address) => snooped.forget_surely(*address),
+            Self::Prolong(timer, until) => timer.prolong(*until),
+            Self::FloodGroup(mdb, group) => _ = mdb.flood(*group, second),
             Self::RemoveOlder(domain, age) => fdb.remove_older(domain, *age, second),
         }
     }

@@ -10,7 +10,7 @@ use crate::tables::{PortEntry, SegmentEntry, SegmentTable};
 use crate::wire::MacAddr;
 use crate::wire::eth::MacNumber;
 
-use super::{Draft, Effect, fdb, remove};
+use super::{Draft, Effect, fdb, mdb, remove};
 
 impl Draft {
     pub(super) fn add_port(
@@ -87,6 +87,7 @@ impl Draft {
                     bridge.statics.retain(|_, at| *at != gone);
                     fdb::forget_port(bridge, port);
                 }
+                mdb::forget(bridge, gone);
                 self.retire(entry.place.as_ref());
                 Ok(())
             }

@@ -12,13 +12,17 @@ use crate::wire::{FrameInfo, VnetHeader};
 
 use super::clamp;
 use super::relay::flood_list;
+use super::snoop::snooped;
 use super::storm::admit;
 use super::targets::Audience;
 use super::vlan;
 use super::{Context, Forwarder};
 
 /// What keeps the place that a frame came from apart from others, and the VTEP if it is one.
-type Apart = (Traits, Option<VtepId>);
+pub(super) type Apart = (Traits, Option<VtepId>);
+
+/// Ports, VTEPs, and what a port must not have to be among them.
+pub(super) type Receivers<'a> = (&'a [PortId], &'a [VtepId], Traits);
 
 /// What a port must not have to get a frame that is flooded.
 #[inline]
@@ -35,11 +39,11 @@ fn class(to: MacNumber) -> Traits {
 /// Who gets a frame whose destination is not at one place: the ports, the VTEPs, and what a port must not have to get
 /// it.
 #[inline(always)]
-fn audience<'a>(
+pub(super) fn audience<'a>(
     segment: &'a SegmentEntry,
     bridge: &'a Bridge,
     to: MacNumber,
-) -> (&'a [PortId], &'a [VtepId], Traits) {
+) -> Receivers<'a> {
     // Looked for only where there is any: most segments have none.
     let list = if bridge.lists.is_empty() { None } else { bridge.lists.get(&to) };
     match list {
@@ -64,8 +68,26 @@ impl Forwarder {
         if segment.most_mss != 0 {
             clamp::towards(context, segment, &bridge.flood, batch, index);
         }
+        let (of, frame) = ((port, segment, bridge), (index, to, from));
+        if let Some(mdb) = snooped(bridge, to) {
+            return self.snoop_from_port(context, (of, mdb), batch, frame, output);
+        }
+        let all = audience(segment, bridge, to);
+        self.flood_among_from_port(context, of, batch, frame, all, output)
+    }
+
+    /// The same to some of those who get it.
+    #[inline]
+    pub(super) fn flood_among_from_port(
+        &mut self,
+        context: &Context<'_>,
+        (port, segment, bridge): (&PortEntry, &SegmentEntry, &Bridge),
+        batch: &mut Batch,
+        (index, to, from): (usize, MacNumber, MacNumber),
+        (ports, vteps, unwanted): Receivers<'_>,
+        output: &mut Output,
+    ) -> Result<(), DropReason> {
         let vnet = batch.vnet(index);
-        let (ports, vteps, unwanted) = audience(segment, bridge, to);
         let flooded = (from, class(to), batch.span(index).len as usize, vnet);
         admit(context, (segment, bridge), Some(port), flooded, output)?;
         let audience = Audience {
@@ -95,10 +117,29 @@ impl Forwarder {
         (segment, bridge, (apart, sender)): (&SegmentEntry, &Bridge, Apart),
         batch: &mut Batch,
         (index, to, from): (usize, MacNumber, MacNumber),
-        (vnet, info): (VnetHeader, FrameInfo),
+        unfinished: (VnetHeader, FrameInfo),
         output: &mut Output,
     ) -> Result<(), DropReason> {
-        let (ports, vteps, unwanted) = audience(segment, bridge, to);
+        let (of, frame) = ((segment, bridge, (apart, sender)), (index, to, from));
+        if let Some(mdb) = snooped(bridge, to) {
+            let of = (of, mdb);
+            return self.snoop_from_underlay(context, of, batch, frame, unfinished, output);
+        }
+        let all = (unfinished, audience(segment, bridge, to));
+        self.flood_among_from_underlay(context, of, batch, frame, all, output)
+    }
+
+    /// The same to some of those who get it.
+    #[inline]
+    pub(super) fn flood_among_from_underlay(
+        &mut self,
+        context: &Context<'_>,
+        (segment, bridge, (apart, sender)): (&SegmentEntry, &Bridge, Apart),
+        batch: &mut Batch,
+        (index, to, from): (usize, MacNumber, MacNumber),
+        ((vnet, info), (ports, vteps, unwanted)): ((VnetHeader, FrameInfo), Receivers<'_>),
+        output: &mut Output,
+    ) -> Result<(), DropReason> {
         let flooded = (from, class(to), batch.span(index).len as usize, vnet);
         admit(context, (segment, bridge), None, flooded, output)?;
         self.coalescer.end_all(batch, output);

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use crate::change::Change;
 use crate::counters::Groups;
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::fdb::seconds;
 use crate::output::{Deliver, Transmit};
 use crate::segment::SegmentId;
-use crate::tables::Tables;
+use crate::tables::{SegmentEntry, Tables};
 
 use super::Forwarder;
 
@@ -76,6 +77,16 @@ impl Forwarder {
         let counters = tables.counters.of(self.worker);
         counters.received.add(datagrams);
         counters.dropped(DropReason::Truncated, datagrams);
+    }
+
+    /// A change of [`Output::heard`](crate::Output::heard) cannot be applied, for want of room: its group is flooded for a while.
+    pub fn unheard(&self, tables: &Tables, now: Duration, change: &Change) {
+        let Change::LearnMdb { segment, group: Some(group), .. } = change else { return };
+        tables.counters.of(self.worker).memberships_refused.add(1);
+        let bridge = tables.segment(*segment).and_then(SegmentEntry::bridge);
+        if let Some(mdb) = bridge.and_then(|bridge| bridge.mdb.as_deref()) {
+            mdb.flood(*group, seconds(now));
+        }
     }
 
     /// Forgets learned FDB entries whose time is over, in a part of the table, reports each, and says after how long to

@@ -82,10 +82,20 @@ impl Tally {
         let counters = port.counters.of(context.worker);
         counters.received(frames as u64, self.bytes);
         counters.received_for(self.groups);
+        self.flush_sent(context, segment);
+        self.flush(context.counters, frames);
+    }
+
+    /// Counts the frames, all of which were flooded, as made by this node for a segment.
+    pub(super) fn flush_generated(&self, context: &Context<'_>, segment: &SegmentEntry) {
+        self.flush_sent(context, segment);
+        context.counters.generated.add(self.copies);
+    }
+
+    fn flush_sent(&self, context: &Context<'_>, segment: &SegmentEntry) {
         let counters = segment.counters.of(context.worker);
         counters.sent(self.underlay_frames, self.underlay_bytes);
         counters.sent_for(self.underlay_groups);
-        self.flush(context.counters, frames);
     }
 
     /// Counts all `frames` of the batch.

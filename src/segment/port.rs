@@ -42,10 +42,18 @@ pub struct PortOptions {
     /// The port gets frames for individual addresses that are not known. On by default. As `flood` of a Linux bridge
     /// port (kernel `net/bridge/br_forward.c`, `br_flood`).
     pub flood_unknown_unicast: bool,
-    /// The port gets frames for groups, broadcast apart. On by default. As `mcast_flood` of a Linux bridge port.
+    /// The port gets frames for groups, broadcast apart, that are flooded. On by default. As `mcast_flood` of a Linux bridge
+    /// port.
     pub flood_multicast: bool,
     /// The port gets frames for everybody. On by default. As `bcast_flood` of a Linux bridge port.
     pub flood_broadcast: bool,
+    /// The last membership of a group ends at once when somebody behind the port leaves, instead of after the others there were
+    /// asked: for a port with one host behind it. Off by default. As `mcast_fast_leave` of a Linux bridge port.
+    pub fast_leave: bool,
+    /// Multicast routers and queriers may be behind the port: who sends queries, PIM hellos or router advertisements there gets all
+    /// groups. On by default; without it no host of the port can claim that. As `mcast_router 0` of a Linux bridge port, but queries
+    /// do not count either.
+    pub multicast_routers: bool,
     /// The port of a routed segment is a TAP, and this is the router that its host sees; `None`, the default, for the ports of
     /// bridge segments and for a TUN. A TAP that is attached to a routed segment without it gets the default one. Cannot be
     /// given or taken away later, only changed.
@@ -65,6 +73,8 @@ impl Default for PortOptions {
             flood_unknown_unicast: true,
             flood_multicast: true,
             flood_broadcast: true,
+            fast_leave: false,
+            multicast_routers: true,
             gateway: None,
         }
     }

@@ -14,6 +14,7 @@ pub mod ip;
 pub mod l4;
 mod mix;
 pub mod mss;
+pub mod multicast;
 pub mod neighbour;
 pub mod probe;
 pub mod vnet;

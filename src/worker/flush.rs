@@ -110,6 +110,9 @@ impl Worker {
             let changes = self.output.discovered.drain(..).map(discover).collect();
             self.apply(changes);
         }
+        if !self.output.heard.is_empty() {
+            self.take_heard(now);
+        }
     }
 
     /// Changes the tables on behalf of the data path; false if that cannot be done now.

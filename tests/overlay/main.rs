@@ -1,6 +1,8 @@
 //! A whole overlay without a kernel: forwarders joined by a simulated underlay, under a clock that tests move.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+#[path = "../common/groups.rs"]
+mod groups;
 #[path = "../common/packets.rs"]
 mod packets;
 
@@ -23,6 +25,7 @@ mod probes;
 mod routed_vxlan;
 mod routing;
 mod scope;
+mod snooping;
 mod soak;
 mod storms;
 mod underlay_group;

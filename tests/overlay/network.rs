@@ -363,6 +363,7 @@ impl Network {
         for &(segment, address) in output.discovered() {
             node.tables.apply(*now, [Change::Discover { segment, address }]).unwrap();
         }
+        node.tables.apply(*now, output.heard().iter().cloned()).unwrap();
         node.events.extend(output.events().iter().cloned());
         node.echoes.extend(output.echoes());
         batch.clear();
@@ -418,7 +419,16 @@ impl Network {
             for _ in 0..60 {
                 node.forwarder.tick(&node.tables, self.now, |event| events.push(event));
             }
+            node.tables.apply(self.now, node.tables.expired_mdb(self.now)).unwrap();
         }
+        for n in 1..=self.nodes.len() as u8 {
+            let (mut batch, mut output) = (take_batch(&mut self.batch), take(&mut self.output));
+            let now = self.now;
+            let node = self.node(n);
+            node.forwarder.query_groups(&node.tables, now, &mut batch, &mut output);
+            self.carry_out(n, batch, output);
+        }
+        self.run();
     }
 
     fn assert_conserved(&self) {

@@ -8,6 +8,7 @@ mod neighbours;
 mod port;
 mod probing;
 mod segment;
+mod snooping;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;

@@ -78,6 +78,7 @@ fn every_option_arrives() {
         dscp = 46
         ttl = "inherit"
         neighbours = { suppress = true, snoop = false, limit = 7, ageing = 9, static = [{ address = "fd08::9", mac = "02:00:00:00:00:09", router = true }] }
+        snooping = { enabled = true, flood_unregistered = true, membership_interval = 50, querier_interval = 40, limit = 9, querier = { v4 = "10.8.0.9", v6 = "fe80::9", mac = "02:00:00:00:00:08", interval = 20, response_interval = 5 }, static = [{ group = "239.1.1.1", port = "ovl0" }, { group = "239.1.1.1", vtep = "fd00::2" }], router = [{ vtep = "fd00::2" }] }
         gbp = true
         any_vni = true
         flood = ["ff05::42"]
@@ -102,6 +103,8 @@ fn every_option_arrives() {
         flood_unknown_unicast = false
         flood_multicast = false
         flood_broadcast = false
+        fast_leave = true
+        multicast_routers = false
     "#;
     let Plan { config, segments, stats } = parse("a", text).unwrap();
     assert_eq!(stats, Format::Json);
@@ -136,6 +139,19 @@ fn every_option_arrives() {
     assert_eq!(options.ageing, Some(Duration::from_secs(9)));
     let (address, mac) = ("fd08::9".parse().unwrap(), "02:00:00:00:00:09".parse().unwrap());
     assert_eq!(segments[0].neighbours, [(address, mac, true)]);
+    let snooping = &segment.snooping;
+    assert!(snooping.enabled && snooping.flood_unregistered && snooping.limit == 9);
+    let intervals = [snooping.membership_interval, snooping.querier_interval];
+    assert_eq!(intervals.map(|time| time.as_secs()), [50, 40]);
+    let querier = snooping.querier.as_ref().unwrap();
+    assert_eq!((querier.v4, querier.v6), ("10.8.0.9".parse().ok(), "fe80::9".parse().ok()));
+    assert_eq!(querier.mac, "02:00:00:00:00:08".parse().ok());
+    let intervals = [querier.interval, querier.response_interval].map(|time| time.as_secs());
+    assert_eq!(intervals, [20, 5]);
+    let (group, peer) = ("239.1.1.1".parse().ok(), Target::Vtep("[fd00::2]:8472".parse().unwrap()));
+    assert_eq!(segments[0].mdb, [(group, Target::Port(0)), (group, peer), (None, peer)]);
+    let port = &segments[0].ports[0].options;
+    assert!(port.fast_leave && !port.multicast_routers);
     assert!(segment.header.gbp && segment.header.any_vni);
     let peers =
         ["[fd00::2]:8472", "[fd00::3]:9", "10.9.0.2:8472"].map(|peer| peer.parse().unwrap());
@@ -296,6 +312,31 @@ fn errors_name_line_key_and_what_is_allowed() {
             ],
         ),
         (
+            format!(
+                "{bridge}snooping = {{ limit = 65537, membership_interval = 0, querier = {{ v6 = \"fd00::1\", interval = 255 }}, static = [{{ group = \"224.0.0.5\", vtep = \"10.9.0.2\" }}], router = [{{ }}] }}"
+            ),
+            vec![
+                "6: segment.snooping.membership_interval: 0 is not allowed; allowed: 1 to 262144",
+                "6: segment.snooping.limit: 65537 is not allowed; allowed: 0 to 65536",
+                "6: segment.snooping.querier.v6: \"fd00::1\" is not allowed; allowed: a link-local address, as in fe80::1",
+                "6: segment.snooping.querier.interval: 255 is not allowed; allowed: 2 to 254",
+                "6: segment.snooping.static.group: \"224.0.0.5\" is not allowed; allowed: a multicast address as in 239.1.1.1 or ff05::1, not in 224.0.0.0/24 and not ff02::1",
+                "6: segment.snooping.router: vtep and port are missing; allowed: one of vtep (a unicast ADDRESS, or ADDRESS:PORT) and port (a device of the segment)",
+                "6: segment.snooping.querier: of no use unless enabled is true",
+                "6: segment.snooping.static: of no use unless enabled is true",
+                "6: segment.snooping.router: of no use unless enabled is true",
+            ],
+        ),
+        (
+            format!(
+                "{bridge}snooping = {{ enabled = true, querier_interval = 9, querier = {{ }} }}"
+            ),
+            vec![
+                "6: segment.snooping.querier: v4 and v6 are missing; allowed: one of them or both",
+                "6: segment.snooping.querier: allowed: response_interval less than interval, and that less than querier_interval",
+            ],
+        ),
+        (
             format!("{HEAD}[[segment]]\nkind = \"bridge\""),
             vec!["3: segment.vni: missing; allowed: 0 to 16777215"],
         ),
@@ -387,7 +428,7 @@ fn errors_name_line_key_and_what_is_allowed() {
             format!("{bridge}port = [{{ device = \"a/b\" }}, {{ name = \"tap0\" }}]"),
             vec![
                 "6: segment.port.device: \"a/b\" is not allowed; allowed: 1 to 15 bytes without '/', ':', '%' and spaces",
-                "6: segment.port.name: unknown key; allowed: device, addresses, isolated, group, mac, storm, vlan, pvid, hairpin, learning, flood_unknown_unicast, flood_multicast, flood_broadcast",
+                "6: segment.port.name: unknown key; allowed: device, addresses, isolated, group, mac, storm, vlan, pvid, hairpin, learning, flood_unknown_unicast, flood_multicast, flood_broadcast, fast_leave, multicast_routers",
                 "6: segment.port.device: missing; allowed: 1 to 15 bytes without '/', ':', '%' and spaces",
             ],
         ),

@@ -13,6 +13,7 @@ mod peers;
 mod probe;
 mod routed_vxlan;
 mod scope;
+mod snooping;
 mod soak;
 mod sockets;
 mod storms;

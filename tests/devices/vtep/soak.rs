@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use overplane::limits::FLANNEL_UDP_PORT;
-use overplane::{Config, Device, Dscp, Segment, Ttl, Vni};
+use overplane::{Config, Device, Dscp, Querier, Segment, Ttl, Vni};
 use overplane_lab::{Namespace, Random, Vxlan, ping_ok, privileged};
 
 use crate::hosts::{Node, configure, eventually, ip, settle};
@@ -141,6 +141,12 @@ fn node(host: &Namespace, n: usize) -> Node {
     // One answers for its neighbours, the other floods requests.
     segment.neighbours.suppress = n == 1;
     segment.mtu_options.probe = true;
+    // One sends multicast to those who listen and asks for them, so that the kernel's bridge does, too; the other floods.
+    segment.snooping.enabled = n == 0;
+    let v6 = "fe80::51".parse().ok();
+    let mut querier = Querier::new(Some([10, 8, 0, 51].into()), v6);
+    querier.response_interval = Duration::from_secs(1);
+    segment.snooping.querier = Some(querier);
     let node = Node::new(host, config, segment, &addresses(n));
     for other in (0..3).filter(|other| *other != n) {
         node.control.add_flood(node.segment, vtep(other)).unwrap();

@@ -110,7 +110,7 @@ pub fn vtep_macs(
 }
 
 /// Reads a list of tables that say where something leads; no two of them may be the `same`.
-fn entries<T, L, S: Eq + Hash>(
+pub fn entries<T, L, S: Eq + Hash>(
     list: Option<Item<'_>>,
     key: &str,
     allowed: &str,
@@ -196,7 +196,8 @@ fn members(list: &Item<'_>, places: &mut Places<'_>, problems: &mut Problems) ->
     (complete && !members.is_empty()).then_some(Via::Group(members))
 }
 
-fn target(
+/// Reads where one thing leads.
+pub fn target(
     section: &Section<'_>,
     places: &mut Places<'_>,
     problems: &mut Problems,

@@ -23,6 +23,8 @@ const BRIDGE: &[&str] = &[
     "flood_unknown_unicast",
     "flood_multicast",
     "flood_broadcast",
+    "fast_leave",
+    "multicast_routers",
 ];
 
 const ROUTED: &[&str] = &["gateway"];
@@ -148,6 +150,8 @@ fn options(port: &Section<'_>, problems: &mut Problems) -> PortOptions {
         ("flood_unknown_unicast", &mut options.flood_unknown_unicast),
         ("flood_multicast", &mut options.flood_multicast),
         ("flood_broadcast", &mut options.flood_broadcast),
+        ("fast_leave", &mut options.fast_leave),
+        ("multicast_routers", &mut options.multicast_routers),
     ] {
         if let Some(value) = port.get(key).and_then(|item| item.boolean(problems)) {
             *option = value;

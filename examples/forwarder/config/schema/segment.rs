@@ -11,7 +11,7 @@ use overplane::wire::vxlan::PORT_LINUX;
 use overplane::{MacAddr, Segment, SegmentId, Vni};
 
 use super::entries::{self, Places};
-use super::{limits, mtu, neighbours};
+use super::{limits, mtu, neighbours, snooping};
 use crate::config::reader::{Item, Once, Problems, Section};
 use crate::outer;
 use crate::plan::{self, FLOODED, SegmentPlan, VTEP};
@@ -30,6 +30,7 @@ const BRIDGE: &[&str] = &[
     "flood",
     "fdb",
     "neighbours",
+    "snooping",
     "vtep_group",
     "group_fwd_mask",
     "vtep",
@@ -94,6 +95,8 @@ impl Reader<'_> {
             let mut places = Places { ports: &planned.ports, vteps: &mut vteps };
             planned.fdb = entries::fdb(section, &mut places, problems);
             planned.remote_vnis = entries::remote_vnis(section, &mut places, problems);
+            (planned.segment.snooping, planned.mdb) =
+                snooping::read(section, &mut places, problems);
             (planned.segment.neighbours, planned.neighbours) = neighbours::read(section, problems);
         } else {
             let mut places = Places { ports: &planned.ports, vteps: &mut vteps };
