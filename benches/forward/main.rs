@@ -7,6 +7,7 @@
 //! Run with `cargo bench --bench forward`; a filter such as `encap/1400` narrows it down.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod probes;
 mod scale;
 mod super_frames;
 
@@ -356,12 +357,13 @@ fn quick() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
+use probes::probes;
 use scale::{scale_bridge, scale_route};
 use super_frames::{checksums, coalesce, split};
 
 criterion_group! {
     name = benches;
     config = quick();
-    targets = refill, encap, encap_suppress, encap_clamp, encap_narrow, decap, route, route_vxlan, flood, multicast, scale_route, scale_bridge, checksums, split, coalesce
+    targets = refill, encap, encap_suppress, encap_clamp, encap_narrow, decap, route, route_vxlan, flood, multicast, scale_route, scale_bridge, checksums, split, coalesce, probes
 }
 criterion_main!(benches);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use overplane::{Config, DropReason, Event, PathMtu, Segment, Vni};
+use overplane::{Config, DropReason, Event, PathMtu, ProbeState, Segment, Vni};
 use overplane_lab::{Namespace, Ping, Transfer, ping, privileged, tcp_transfer};
 
 use crate::hosts::{INNER_V4, INNER_V6, Node, eventually, inner_addresses, ip};
@@ -61,10 +61,17 @@ impl Routed {
 
     /// A dataplane on each host.
     fn nodes(&self, local: [&str; 2], expiry: Duration) -> [Node; 2] {
+        self.nodes_that(local, expiry, false)
+    }
+
+    /// The same, which probe the path or not.
+    fn nodes_that(&self, local: [&str; 2], expiry: Duration, probe: bool) -> [Node; 2] {
         [0, 1].map(|n| {
             let mut config = Config::new(ip(local[n]));
             config.path_mtu_expiry = expiry;
-            let segment = Segment::bridge(Vni::new(42).unwrap());
+            config.probing.interval = Duration::from_secs(1);
+            let mut segment = Segment::bridge(Vni::new(42).unwrap());
+            segment.mtu_options.probe = probe;
             let node = Node::new(&self.hosts[n], config, segment, &inner_addresses(n));
             let peer = SocketAddr::new(ip(local[1 - n]), 4789);
             node.control.add_flood(node.segment, peer).unwrap();
@@ -114,6 +121,31 @@ fn row_19_a_narrow_path_is_learned_over_ipv4() {
 fn row_19_a_narrow_path_is_learned_over_ipv6() {
     if privileged("row_19_a_narrow_path_is_learned_over_ipv6") {
         check(V6, 1300);
+    }
+}
+
+/// With probes no frame of a host is lost to find out, neither that the path is narrow nor that it is wide again.
+#[test]
+fn row_19_probes_hear_what_routers_say() {
+    if !privileged("row_19_probes_hear_what_routers_say") {
+        return;
+    }
+    for local in [V4, V6] {
+        let routed = Routed::new();
+        let [left, right] = routed.nodes_that(local, Duration::from_secs(1), true);
+        let verified = |mtu| {
+            let vtep = &left.control.stats().vteps[0];
+            let complete = vtep.probe.is_some_and(|probe| probe.state == ProbeState::Complete);
+            complete && vtep.path.verified == Some(mtu)
+        };
+        eventually(5, "the path is known", || verified(1300));
+        routed.set_mtu(1500);
+        eventually(8, "the path is wide", || verified(1500));
+        let stats = left.control.stats();
+        assert_eq!(stats.totals.drops(DropReason::TooBig), 0, "{stats}");
+        assert_eq!(stats.vteps[0].probe.unwrap().black_holes, 0, "somebody did say so: {stats}");
+        left.finish();
+        right.finish();
     }
 }
 
