@@ -42,8 +42,8 @@ pub struct PathMtu {
     /// What the underlay has taught; given up after `Config::path_mtu_expiry`, so that a path that became wider is found
     /// to be.
     pub learned: Option<u32>,
-    /// The largest size of probes that were answered: once it is known, or less, if something larger was lost. `None` where
-    /// paths are not probed, and for a VTEP that does not answer.
+    /// What the VTEP has answered probes of, where something larger was lost or refused: a black hole swallows it. `None`
+    /// where that is not known, and for a VTEP that does not answer.
     pub verified: Option<u32>,
     /// When what was learned is given up.
     pub(crate) learned_until: Duration,

@@ -206,6 +206,7 @@ impl Prober {
         let probed = self.probed.get(&known.id)?;
         Some(ProbeStats {
             state: probed.search.state(),
+            verified: probed.search.verified(),
             last_answer: probed.answered_at.map(|at| now.saturating_sub(at)),
             round_trip: probed.search.round_trip(),
             sent: probed.sent,
@@ -241,16 +242,17 @@ impl Probed {
         (vtep, widest): (VtepId, u32),
         round: &mut Round,
     ) {
-        let told = tables.path_mtu(self.address).and_then(|path| path.told());
+        let path = tables.path_mtu(self.address).unwrap_or_default();
+        let told = path.told();
         let ceiling = told.unwrap_or(u32::MAX).min(widest);
-        let limit = |verified: Option<u32>| {
-            Some(verified.unwrap_or(ceiling).min(ceiling)).filter(|mtu| *mtu < widest)
+        let limit = |search: &Search| {
+            Some(search.limit().unwrap_or(ceiling).min(ceiling)).filter(|mtu| *mtu < widest)
         };
         if std::mem::replace(&mut self.ceiling, ceiling) != ceiling {
             // Whoever found that out has reported it.
-            self.told = limit(self.search.verified());
+            self.told = limit(&self.search);
         }
-        let (ask, hole) = self.search.step(now, ceiling);
+        let (ask, hole) = self.search.step(now, ceiling, path.learned == Some(ceiling));
         self.due = self.search.due();
         if let Some(ask) = ask {
             if self.search.state() == ProbeState::Error {
@@ -266,21 +268,20 @@ impl Probed {
                 way: ask.way,
             });
         }
-        let verified = self.search.verified();
-        round.changes.extend(self.publish(tables, verified));
-        if let (Some(size), Some(verified)) = (hole, verified) {
+        round.changes.extend(self.publish(tables, self.search.limit()));
+        if let (Some(size), Some(verified)) = (hole, self.search.limit()) {
             self.black_holes += 1;
             round.events.push(Event::BlackHole { vtep: self.address, size, verified });
         }
         if matches!(self.search.state(), ProbeState::Complete | ProbeState::Error) {
-            let mtu = limit(verified);
+            let mtu = limit(&self.search);
             if std::mem::replace(&mut self.told, mtu) != mtu {
                 round.events.push(Event::PathMtu { vtep: self.address, mtu });
             }
         }
     }
 
-    /// The change that makes it known what is verified, if it is not.
+    /// The change that makes it known what packets are limited to, if it is not.
     fn publish(&self, tables: &Tables, verified: Option<u32>) -> Option<Change> {
         let known = tables.path_mtu(self.address)?;
         (known.verified != verified).then_some(Change::SetPathMtu {

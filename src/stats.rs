@@ -215,12 +215,15 @@ pub struct VtepStats {
     pub probe: Option<ProbeStats>,
 }
 
-/// What probing the path to a VTEP has shown, beside [`PathMtu::verified`].
+/// What probing the path to a VTEP has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProbeStats {
     /// How far the search is.
     pub state: ProbeState,
+    /// Size of the largest packets that are known to get there, in bytes of the outer IP packet; `None` until it is found, and
+    /// when the VTEP falls silent. Where it is less than was tried, it is the [`PathMtu::verified`] that limits packets.
+    pub verified: Option<u32>,
     /// Time since the VTEP answered last; `None` if it never did.
     pub last_answer: Option<Duration>,
     /// How long it took to answer then, as the worker sees it.
@@ -237,6 +240,9 @@ pub struct ProbeStats {
 impl fmt::Display for ProbeStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "; probes: {}, {} of {} answered", self.state.name(), self.answered, self.sent)?;
+        if let Some(size) = self.verified {
+            write!(f, ", {size} bytes verified")?;
+        }
         if let Some(age) = self.last_answer {
             write!(f, ", the last {} s ago", age.as_secs())?;
         }

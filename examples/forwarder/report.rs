@@ -58,6 +58,7 @@ fn document(stats: &Stats) -> Value {
             },
             "probe": vtep.probe.map(|probe| json!({
                 "state": probe.state.name(),
+                "verified": probe.verified,
                 "last_answer_ms": probe.last_answer.map(|age| age.as_millis() as u64),
                 "round_trip_us": probe.round_trip.map(|time| time.as_micros() as u64),
                 "sent": probe.sent,

@@ -85,8 +85,9 @@ pub(crate) struct Search {
     /// Size that every path takes: `MIN_PLPMTU`.
     floor: u32,
     state: ProbeState,
-    /// Largest size that may be tried: `MAX_PLPMTU`.
+    /// Largest size that may be tried: `MAX_PLPMTU`; and whether it is a router that refuses what is larger.
     ceiling: u32,
+    refused: bool,
     /// Largest size that was answered in this search.
     low: u32,
     /// Smallest size that was lost in this search.
@@ -99,8 +100,10 @@ pub(crate) struct Search {
     floor_answers: bool,
     /// Whether to try a little more before a lot, for a path that has been narrow.
     raising: bool,
-    /// The size that packets are limited to: `PLPMTU`.
+    /// The largest size that gets there, as far as is known: `PLPMTU`.
     verified: Option<u32>,
+    /// Whether something larger was lost, or refused by a router, so that packets are to be no larger.
+    narrow: bool,
     question: Option<Question>,
     sequence: u32,
     /// The way that is confirmed next, and the one on which something was lost: what is searched is that one.
@@ -121,6 +124,7 @@ impl Search {
             floor,
             state: ProbeState::Base,
             ceiling: 0,
+            refused: false,
             low: 0,
             high: None,
             suspect: None,
@@ -128,6 +132,7 @@ impl Search {
             floor_answers: false,
             raising: false,
             verified: None,
+            narrow: false,
             question: None,
             sequence: 0,
             way: 0,
@@ -148,6 +153,11 @@ impl Search {
         self.verified
     }
 
+    /// What packets are to be limited to: nothing as long as whatever may be tried gets there, or nobody answers.
+    pub(crate) fn limit(&self) -> Option<u32> {
+        self.verified.filter(|_| self.narrow)
+    }
+
     /// How long the last answer took.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.round_trip
@@ -157,9 +167,7 @@ impl Search {
     pub(crate) fn due(&self) -> Duration {
         match (self.question, self.state) {
             (Some(question), _) => question.at + self.probing.timeout,
-            (None, ProbeState::Complete) if self.verified < Some(self.ceiling) => {
-                self.due.min(self.raise)
-            }
+            (None, ProbeState::Complete) if self.low < self.ceiling => self.due.min(self.raise),
             (None, _) => self.due,
         }
     }
@@ -183,7 +191,10 @@ impl Search {
                 self.state = ProbeState::Base;
             }
             ProbeState::Base => {
-                self.low = size;
+                // What is larger and was not lost still gets there.
+                if self.suspect.is_none_or(|suspect| suspect <= self.low) {
+                    self.low = size;
+                }
                 self.high = None;
                 self.state = ProbeState::Searching;
             }
@@ -202,10 +213,15 @@ impl Search {
         true
     }
 
-    /// Does what is due, where packets may be of `ceiling` bytes at most. Returns the probe to send, if any, and the size
-    /// that a black hole swallows, if one was found just now.
-    pub(crate) fn step(&mut self, now: Duration, ceiling: u32) -> (Option<Ask>, Option<u32>) {
-        self.limit(now, ceiling);
+    /// Does what is due, where packets may be of `ceiling` bytes at most, which a router may have said. Returns the probe to
+    /// send, if any, and the size that a black hole swallows, if one was found just now.
+    pub(crate) fn step(
+        &mut self,
+        now: Duration,
+        ceiling: u32,
+        refused: bool,
+    ) -> (Option<Ask>, Option<u32>) {
+        self.take_over(now, ceiling, refused);
         if let Some(question) = self.question {
             if now < question.at + self.probing.timeout {
                 return (None, None);
@@ -229,7 +245,7 @@ impl Search {
             ProbeState::Complete if self.low < self.ceiling && now >= self.raise => {
                 self.state = ProbeState::Searching;
                 self.high = None;
-                self.raising = true;
+                self.raising = self.narrow;
                 self.candidate()
             }
             ProbeState::Complete if now >= self.due => Some(self.low),
@@ -240,10 +256,15 @@ impl Search {
     }
 
     /// Takes over how large packets may be.
-    fn limit(&mut self, now: Duration, ceiling: u32) {
+    fn take_over(&mut self, now: Duration, ceiling: u32, refused: bool) {
+        self.refused = refused;
         let before = std::mem::replace(&mut self.ceiling, ceiling);
         if ceiling == before {
             return;
+        }
+        if self.verified.is_some_and(|verified| ceiling < verified) {
+            // What a router refuses it refuses when that is forgotten, too; other bounds are nothing of the path.
+            self.narrow = refused;
         }
         if ceiling > before {
             // Of what was above there is no knowledge.
@@ -266,7 +287,7 @@ impl Search {
     fn lost(&mut self, now: Duration, size: u32) {
         match self.state {
             // The path is narrow, and how much so is known; that there is one was seen a moment ago, or is seen soon.
-            ProbeState::Searching if self.verified.is_some() => {
+            ProbeState::Searching if self.narrow => {
                 (self.high, self.again) = (Some(size), None);
             }
             ProbeState::Searching | ProbeState::Complete if size > self.base() => {
@@ -284,7 +305,7 @@ impl Search {
                 self.state = ProbeState::Error;
                 self.suspect = None;
                 self.floor_answers = false;
-                self.verified = None;
+                (self.verified, self.narrow) = (None, false);
                 // Whether the path is narrower than the base size is seen at once, and after that there is time.
                 self.due = match self.silent.checked_sub(1) {
                     None => now,
@@ -309,13 +330,14 @@ impl Search {
         self.again = Some(size).filter(|size| *size <= self.ceiling);
         self.raising = false;
         self.floor_answers = false;
-        self.verified = Some(self.low);
+        (self.verified, self.narrow) = (Some(self.low), true);
         Some(size)
     }
 
     fn complete(&mut self, now: Duration) {
         self.state = ProbeState::Complete;
         self.verified = Some(self.low);
+        self.narrow = self.low < self.ceiling || self.refused;
         self.raising = false;
         self.floor_answers = false;
         self.narrow_way = self.narrow_way.filter(|_| self.low < self.ceiling);

@@ -40,7 +40,8 @@ fn swallowing(mtu: usize) -> Faults {
 fn found(network: &mut Network) -> (ProbeState, Option<u32>, u64) {
     let (path, probe) = network.path(1, vtep(2));
     let probe = probe.unwrap();
-    (probe.state, path.verified, probe.black_holes)
+    assert!(path.verified.is_none_or(|limit| Some(limit) == probe.verified), "{path:?}");
+    (probe.state, probe.verified, probe.black_holes)
 }
 
 /// A frame from host 1 to host 2 with an IPv4 packet of `len` bytes that must not be fragmented.
@@ -72,6 +73,7 @@ fn row_19_a_path_that_carries_everything_is_verified_by_two_probes() {
         assert_eq!((totals.answered, totals.generated, totals.dropped_at_all()), (2, 2, 0));
     }
     assert_eq!(network.events(1), [], "nothing has changed");
+    assert_eq!(network.path(1, vtep(2)).0.limit(), None, "and nothing is limited");
     // Hosts see nothing of it, and nothing is learned from it.
     for (n, port) in [(1, ports[0]), (2, ports[1])] {
         assert_eq!(network.frames(n, port).len(), 0);
@@ -191,6 +193,18 @@ fn what_the_control_plane_and_the_underlay_say_bounds_the_search() {
     network.probe(1, 650);
     assert_eq!(found(&mut network), (ProbeState::Complete, Some(1450), 0));
     assert_eq!(network.events(1), [Event::PathMtu { vtep: vtep(2), mtu: Some(1450) }]);
+}
+
+/// As without probes: an operator who makes the underlay wider knows why.
+#[test]
+fn packets_may_grow_where_nothing_was_lost() {
+    let (mut network, ports) = two_nodes();
+    network.probe(1, 1);
+    network.change(1, Change::SetUnderlayMtu(9000));
+    network.send(1, ports[0], &packet_of(8950));
+    assert_eq!(network.sent.last().unwrap().bytes.len(), 8950 + 22);
+    network.probe(1, 11);
+    assert_eq!(found(&mut network), (ProbeState::Complete, Some(9000), 0));
 }
 
 /// A message from node 2 to node 1 as it comes in, but for what is changed.

@@ -22,6 +22,8 @@ struct World {
     now: Duration,
     path: Path,
     ceiling: u32,
+    /// Whether it is a router that says so.
+    refused: bool,
     asked: Vec<Ask>,
     holes: Vec<u32>,
 }
@@ -30,14 +32,14 @@ impl World {
     fn new(path: Path, ceiling: u32) -> Self {
         let now = Duration::from_secs(100);
         let search = Search::new(Probing::default(), FLOOR, now);
-        Self { search, now, path, ceiling, asked: Vec::new(), holes: Vec::new() }
+        Self { search, now, path, ceiling, refused: false, asked: Vec::new(), holes: Vec::new() }
     }
 
     /// Does what is due until then.
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         for _ in 0..100_000 {
-            let (ask, hole) = self.search.step(self.now, self.ceiling);
+            let (ask, hole) = self.search.step(self.now, self.ceiling, self.refused);
             self.holes.extend(hole);
             if let Some(ask) = ask {
                 self.asked.push(ask);
@@ -142,7 +144,7 @@ fn what_was_lost_by_chance_is_back_at_once() {
     let (mut lost, mut low) = (0, None);
     world.sizes();
     while low.is_none() || world.search.state() != ProbeState::Complete {
-        let (ask, hole) = world.search.step(world.now, 9000);
+        let (ask, hole) = world.search.step(world.now, 9000, false);
         low = low.or(hole.and(world.search.verified()));
         match ask {
             Some(ask) if ask.size == 1500 && lost < 3 => lost += 1,
@@ -195,7 +197,7 @@ fn one_who_falls_silent_is_unknown_again_and_no_black_hole() {
 #[test]
 fn one_who_falls_silent_in_the_middle_of_a_search_is_no_black_hole() {
     let mut world = World::new(GOOD, 1500);
-    let (ask, _) = world.search.step(world.now, 1500);
+    let (ask, _) = world.search.step(world.now, 1500, false);
     assert!(world.search.answered(world.now, ask.unwrap().sequence, 1200));
     world.path.answers = false;
     world.run(60 * SECOND);
@@ -223,7 +225,7 @@ fn what_others_say_of_the_path_is_heeded_at_once() {
     world.run(5 * SECOND);
     world.ceiling = 1400;
     world.path.mtu = 1400;
-    let (ask, hole) = world.search.step(world.now, 1400);
+    let (ask, hole) = world.search.step(world.now, 1400, true);
     assert_eq!((ask, hole, world.state().1), (None, None, Some(1400)));
     world.run(60 * SECOND);
     assert_eq!((world.state(), &world.holes[..]), ((ProbeState::Complete, Some(1400)), &[][..]));
@@ -237,10 +239,64 @@ fn what_others_say_of_the_path_is_heeded_at_once() {
     assert_eq!(world.state(), (ProbeState::Complete, Some(1500)));
 }
 
+/// Larger packets are sent before they are verified where nobody has said that they do not fit: as without probes.
+#[test]
+fn packets_are_limited_only_where_something_did_not_get_there() {
+    let mut world = World::new(Path { mtu: 9000, ..GOOD }, 1500);
+    world.run(5 * SECOND);
+    assert_eq!((world.state().1, world.search.limit()), (Some(1500), None));
+    world.ceiling = 9000;
+    let (_, _) = world.search.step(world.now, 9000, false);
+    assert_eq!(world.search.limit(), None);
+    world.run(SECOND);
+    assert_eq!((world.state(), world.search.limit()), ((ProbeState::Complete, Some(9000)), None));
+    world.ceiling = 1500;
+    world.run(11 * SECOND);
+    assert_eq!((world.state().1, world.search.limit()), (Some(1500), None));
+    // What was not lost stays usable while it is found out how much more is.
+    (world.ceiling, world.path.mtu) = (9000, 4000);
+    world.sizes();
+    world.run(4 * SECOND);
+    assert_eq!(world.sizes()[..4], [9000, 9000, 9000, 1200]);
+    assert_eq!((world.search.limit(), &world.holes[..]), (Some(1500), &[9000][..]));
+    world.run(60 * SECOND);
+    assert_eq!(
+        (world.state(), world.search.limit()),
+        ((ProbeState::Complete, Some(4000)), Some(4000))
+    );
+    // Who says nothing any more limits nothing.
+    world.path.answers = false;
+    world.run(20 * SECOND);
+    assert_eq!((world.state(), world.search.limit()), ((ProbeState::Error, None), None));
+}
+
+#[test]
+fn what_a_router_refused_is_tried_by_probes_first() {
+    for late in [false, true] {
+        let mut world = World::new(Path { mtu: 1400, ..GOOD }, 1500);
+        if late {
+            world.path.mtu = 1500;
+            world.run(5 * SECOND);
+            world.path.mtu = 1400;
+        }
+        (world.ceiling, world.refused) = (1400, true);
+        world.run(20 * SECOND);
+        assert_eq!((world.state().1, world.search.limit()), (Some(1400), Some(1400)));
+        (world.ceiling, world.refused) = (1500, false);
+        world.run(20 * SECOND);
+        assert_eq!((world.search.limit(), world.holes.len()), (Some(1400), 0));
+        world.path.mtu = 1500;
+        world.run(601 * SECOND);
+        assert_eq!((world.state().1, world.search.limit()), (Some(1500), None));
+    }
+}
+
 #[test]
 fn an_error_about_a_probe_ends_it() {
     let mut world = World::new(Path { mtu: 1400, ..GOOD }, 1500);
-    let ask = |world: &mut World, ceiling| world.search.step(world.now, ceiling).0.unwrap();
+    let ask = |world: &mut World, ceiling| {
+        world.search.step(world.now, ceiling, ceiling < 1500).0.unwrap()
+    };
     let first = ask(&mut world, 1500);
     assert!(world.search.answered(world.now, first.sequence, 1200));
     let second = ask(&mut world, 1500);
@@ -257,7 +313,7 @@ fn an_error_about_a_probe_ends_it() {
 #[test]
 fn answers_count_for_what_is_asked_now_alone() {
     let mut world = World::new(GOOD, 1500);
-    let ask = |world: &mut World| world.search.step(world.now, 1500).0.unwrap();
+    let ask = |world: &mut World| world.search.step(world.now, 1500, false).0.unwrap();
     let first = ask(&mut world);
     assert!(!world.search.answered(world.now, first.sequence, 1201), "another size");
     assert!(!world.search.answered(world.now, first.sequence + 1, 1200), "not asked yet");
@@ -278,7 +334,7 @@ fn the_narrowest_of_several_ways_counts() {
     let narrow = |ask: &Ask| ask.way % 4 == 2;
     let (mut found, mut grown) = (0, 0);
     for _ in 0..4000 {
-        let (ask, hole) = world.search.step(world.now, 1500);
+        let (ask, hole) = world.search.step(world.now, 1500, false);
         found += hole.iter().count();
         match ask {
             Some(ask) if !narrow(&ask) || ask.size <= 1400 => {
@@ -327,9 +383,9 @@ proptest! {
             if kind == 9 {
                 world.ceiling = 1500 - 50 * sequence;
             }
-            let (ask, hole) = world.search.step(world.now, world.ceiling);
+            let (ask, hole) = world.search.step(world.now, world.ceiling, false);
             world.asked.extend(ask);
-            prop_assert!(hole.is_none() || world.search.verified().is_some());
+            prop_assert!(hole.is_none() || world.search.limit() == world.search.verified());
             let back = world.asked.iter().rev().nth(sequence as usize).copied();
             match back {
                 Some(ask) if kind < 6 && ask.size <= mtu => {

@@ -135,8 +135,8 @@ fn row_19_probes_hear_what_routers_say() {
         let [left, right] = routed.nodes_that(local, Duration::from_secs(1), true);
         let verified = |mtu| {
             let vtep = &left.control.stats().vteps[0];
-            let complete = vtep.probe.is_some_and(|probe| probe.state == ProbeState::Complete);
-            complete && vtep.path.verified == Some(mtu)
+            let done = (ProbeState::Complete, Some(mtu));
+            vtep.probe.is_some_and(|probe| (probe.state, probe.verified) == done)
         };
         eventually(5, "the path is known", || verified(1300));
         routed.set_mtu(1500);

@@ -83,8 +83,9 @@ fn path(node: &Node) -> (PathMtu, Option<ProbeStats>) {
 }
 
 fn verified(node: &Node, mtu: u32) -> bool {
-    let (path, probe) = path(node);
-    path.verified == Some(mtu) && probe.unwrap().state == ProbeState::Complete
+    path(node)
+        .1
+        .is_some_and(|probe| (probe.state, probe.verified) == (ProbeState::Complete, Some(mtu)))
 }
 
 /// TCP between two hosts goes on after the path has become narrow, and is as fast as before when it is wide again.
