@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use overplane::Stats;
+use overplane::{Control, SegmentInfo, Stats};
 use overplane_lab::Namespace;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -34,19 +34,22 @@ pub fn run(plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     while overlay.is_running() {
         match signals.recv_timeout(TURN) {
             Err(RecvTimeoutError::Timeout) => events::follow(&host, overlay.control()),
-            Ok(SIGUSR1) => print(format, &overlay.control().stats())?,
+            Ok(SIGUSR1) => print(format, overlay.control(), &overlay.control().stats())?,
             _ => break,
         }
     }
     info!("stopping");
     events::follow(&host, overlay.control());
-    print(format, &overlay.stop()?)
+    let control = overlay.control().clone();
+    print(format, &control, &overlay.stop()?)
 }
 
-/// Prints counters at once, whoever reads them.
-fn print(format: Format, stats: &Stats) -> Result<(), Failure> {
+/// Prints counters, and who has joined which groups, at once, whoever reads them.
+fn print(format: Format, control: &Control, stats: &Stats) -> Result<(), Failure> {
+    let listed = |segment: SegmentInfo| Some((segment.id, control.mdb(segment.id).ok()?));
+    let groups: Vec<_> = control.segments().into_iter().filter_map(listed).collect();
     let mut out = io::stdout();
-    out.write_all(format.print(stats).as_bytes())?;
+    out.write_all(format.print(stats, &groups).as_bytes())?;
     Ok(out.flush()?)
 }
 

@@ -1,7 +1,7 @@
 //! The counters, for people and for programs.
 
 use clap::ValueEnum;
-use overplane::{DropReason, SegmentId, Stats, Totals, Traffic};
+use overplane::{Destination, DropReason, Mdb, PortId, SegmentId, Stats, Totals, Traffic};
 use serde_json::{Map, Value, json};
 
 /// How counters are printed.
@@ -14,21 +14,75 @@ pub enum Format {
     Json,
 }
 
+/// A segment with its multicast database.
+pub type Groups = (SegmentId, Mdb);
+
 /// The number of the layout of the JSON: it changes when a key goes or gets another meaning, not when one is added.
 const LAYOUT: u32 = 1;
 
 impl Format {
-    /// The counters with a line break at their end.
-    pub fn print(self, stats: &Stats) -> String {
+    /// The counters and multicast databases, with a line break at their end.
+    pub fn print(self, stats: &Stats, groups: &[Groups]) -> String {
         match self {
-            Self::Text => stats.to_string(),
-            Self::Json => format!("{}\n", document(stats)),
+            Self::Text => format!("{stats}{}", members(stats, groups)),
+            Self::Json => format!("{}\n", document(stats, groups)),
         }
     }
 }
 
+/// Who listens to what, a line for each place.
+fn members(stats: &Stats, groups: &[Groups]) -> String {
+    let mut lines = String::new();
+    for (segment, mdb) in groups {
+        for entry in &mdb.entries {
+            let what = match entry.group {
+                Some(group) => format!("group {group}"),
+                None => "multicast router".into(),
+            };
+            let place = match entry.destination {
+                Destination::Vtep(vtep) => format!("VTEP {vtep}"),
+                Destination::Port(port) => format!("port {}", device(stats, port)),
+            };
+            let time =
+                entry.expires.map_or("static".into(), |left| format!("{} s", left.as_secs()));
+            lines.push_str(&format!("segment {segment}: {what} at {place}, {time}\n"));
+        }
+    }
+    lines
+}
+
+/// The name of a port's device.
+fn device(stats: &Stats, port: PortId) -> &str {
+    let port = stats.ports.iter().find(|stats| stats.id == port);
+    port.map_or("that is gone", |port| &port.name)
+}
+
+/// A multicast database; nothing for a segment that does not snoop.
+fn multicast(stats: &Stats, (segment, mdb): &Groups) -> Option<Value> {
+    let entries = mdb.entries.iter().map(|entry| {
+        let (vtep, port) = match entry.destination {
+            Destination::Vtep(vtep) => (Some(vtep.to_string()), None),
+            Destination::Port(port) => (None, Some(device(stats, port))),
+        };
+        json!({
+            "group": entry.group.map(|group| group.to_string()),
+            "vtep": vtep,
+            "port": port,
+            "expires": entry.expires.map(|left| left.as_secs()),
+        })
+    });
+    (*mdb != Mdb::default()).then(|| {
+        json!({
+            "segment": name(*segment),
+            "active_v4": mdb.active_v4,
+            "active_v6": mdb.active_v6,
+            "entries": entries.collect::<Value>(),
+        })
+    })
+}
+
 /// Everything there is to say; `docs/vtep.md` describes the keys.
-fn document(stats: &Stats) -> Value {
+fn document(stats: &Stats, groups: &[Groups]) -> Value {
     let segments = stats.segments.iter().map(|segment| {
         json!({
             "segment": name(segment.id),
@@ -81,6 +135,7 @@ fn document(stats: &Stats) -> Value {
         "segments": segments.collect::<Value>(),
         "ports": ports.collect::<Value>(),
         "vteps": vteps.collect::<Value>(),
+        "multicast": groups.iter().filter_map(|of| multicast(stats, of)).collect::<Value>(),
         "socket_overflows": stats.socket_overflows,
         "events_lost": stats.events_lost,
         "offloads": offloads.collect::<Value>(),
@@ -177,7 +232,8 @@ mod tests {
     #[test]
     fn the_documentation_names_every_key() {
         let mut tables = Tables::new([192, 0, 2, 1].into(), 1).unwrap();
-        let segment = Segment::bridge(Vni::new(42).unwrap());
+        let mut segment = Segment::bridge(Vni::new(42).unwrap());
+        segment.snooping.enabled = true;
         let id = segment.id();
         let port = Change::AddPort {
             segment: id,
@@ -191,7 +247,20 @@ mod tests {
         let (mut batch, mut output) = (Batch::new(1), Output::new());
         assert!(batch.push(&[0; 20], VnetHeader::default()));
         Forwarder::new(0).from_port(&tables, Duration::ZERO, ports[0], &mut batch, &mut output);
-        let value = document(&tables.stats());
+        let group = Some("239.1.1.1".parse().unwrap());
+        let routers = Change::InsertMdb { segment: id, group: None, destination: ports[0].into() };
+        let to = "192.0.2.2:4789".parse::<std::net::SocketAddr>().unwrap();
+        let listens = Change::InsertMdb { segment: id, group, destination: to.into() };
+        tables.apply(Duration::ZERO, [routers, listens]).unwrap();
+        let groups = [(id, tables.mdb(id, Duration::ZERO).unwrap())];
+        let text = Format::Text.print(&tables.stats(), &groups);
+        assert!(text.ends_with(
+            "segment VXLAN 42 on UDP port 4789: multicast router at port ovl0, static\n\
+             segment VXLAN 42 on UDP port 4789: group 239.1.1.1 at VTEP 192.0.2.2:4789, static\n"
+        ));
+        let value = document(&tables.stats(), &groups);
+        assert_eq!(value["multicast"][0]["entries"][0]["port"], "ovl0");
+        assert_eq!(value["multicast"][0]["entries"][1]["group"], "239.1.1.1");
         assert_eq!(value["segments"][0]["drops"]["invalid_source"], 1);
         assert_eq!(value["ports"][0]["traffic"]["received"]["dropped"], 1);
         let mut found = Vec::new();

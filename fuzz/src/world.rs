@@ -250,6 +250,7 @@ impl World {
         let expired = self.tables.expired_mdb(self.now);
         self.tables.apply(self.now, expired).expect("forgotten");
         self.batch.clear();
+        self.output.clear();
         self.forwarder.query_groups(&self.tables, self.now, &mut self.batch, &mut self.output);
         self.carry_out();
         self.check();
