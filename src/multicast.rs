@@ -151,6 +151,13 @@ impl Mdb {
         }
     }
 
+    /// The same without its entries, for those who need only what workers find out.
+    pub(crate) fn bare(&self) -> Self {
+        let (options, state) = (self.options.clone(), self.state.clone());
+        let (groups, routers) = (Shards::new(0), SmallVec::new());
+        Self { options, groups, routers, learned: 0, statics: 0, state }
+    }
+
     /// What is known of a group; without one, of multicast routers.
     pub(crate) fn members(&self, group: Option<IpAddr>) -> &[Member] {
         match group {
@@ -255,6 +262,25 @@ impl Mdb {
         let pause = if first { asker.interval / 4 } else { asker.interval };
         querier.next.store(second.saturating_add(pause), Ordering::Relaxed);
         true
+    }
+
+    /// A place is new, and whoever has joined groups there was not asked yet: it gets all groups, as if it had a multicast router,
+    /// until everybody has been asked. As long as nobody asks at all, everything is flooded anyway.
+    pub(crate) fn welcome(&self, timer: &Timer, second: u32) {
+        for (querier, ipv6) in self.state.queriers.iter().zip([false, true]) {
+            if querier.until.load(Ordering::Relaxed) <= second {
+                continue;
+            }
+            let wait = match self.querier(ipv6, second) {
+                Some(asker) => {
+                    querier.next.store(second, Ordering::Relaxed);
+                    // With the second in which the question is asked, and what is left of this one.
+                    u32::from(asker.response) + 2
+                }
+                None => seconds(self.options.querier_interval),
+            };
+            timer.until.fetch_max(second.saturating_add(wait), Ordering::Relaxed);
+        }
     }
 
     /// Somebody at a place that has joined a group has left it: unless others there report when they are asked, so has the

@@ -21,6 +21,8 @@ pub(crate) enum Effect {
     ForgetNeighbour(Arc<Snooped>, IpAddr),
     /// Has a membership hold until a second.
     Prolong(Arc<Timer>, u32),
+    /// Gives a place that was not asked for its groups all of them.
+    Welcome(Box<Mdb>, Arc<Timer>),
     /// Floods a multicast group of which a member was refused.
     FloodGroup(Box<Mdb>, IpAddr),
 }
@@ -33,6 +35,7 @@ impl Effect {
             Self::RetireAll(domain) => domain.retire(),
             Self::ForgetNeighbour(snooped, address) => snooped.forget_surely(*address),
             Self::Prolong(timer, until) => timer.prolong(*until),
+            Self::Welcome(mdb, timer) => mdb.welcome(timer, second),
             Self::FloodGroup(mdb, group) => _ = mdb.flood(*group, second),
             Self::RemoveOlder(domain, age) => fdb.remove_older(domain, *age, second),
         }

@@ -22,6 +22,7 @@ impl Draft {
             return Err(Error::Limit { what: "VTEPs in a flood list", limit: MAX_FLOOD });
         }
         flood.push(id);
+        self.welcome(segment, Location::Vtep(id));
         self.name(segment, Location::Vtep(id))
     }
 

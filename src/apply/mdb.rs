@@ -96,6 +96,23 @@ impl Draft {
         Ok(())
     }
 
+    /// Takes into account that a place of a segment is new, if that snoops: it was not asked for its groups yet.
+    pub(super) fn welcome(&mut self, segment: SegmentId, at: Location) {
+        let Ok(mdb) = self.snooping(segment) else { return };
+        let timer = match mdb.find(None, at) {
+            // Somebody has said that it gets all groups.
+            Some(Member { timer: None, .. }) => return,
+            Some(Member { timer: Some(timer), .. }) => timer.clone(),
+            None => {
+                let timer = Timer::new(0);
+                put(mdb, None, Member { at, timer: Some(timer.clone()) });
+                timer
+            }
+        };
+        let mdb = Box::new(mdb.bare());
+        self.effects.push(Effect::Welcome(mdb, timer));
+    }
+
     /// Where something was heard from, if that is a place of the segment. An open one takes a VTEP into account for it.
     fn heard_from(&mut self, segment: SegmentId, destination: Destination) -> Option<Location> {
         let at = match destination {

@@ -41,6 +41,7 @@ impl Draft {
         let id = PortId(handle.ok_or(Error::Limit { what: "ports", limit: MAX_SLOTS })?);
         self.replace_place(segment, id)?;
         self.segment(segment)?.ports.push(id);
+        self.welcome(segment, Location::Port(id));
         self.change_own_mac(segment, None, mac)?;
         self.tables.attachments += 1;
         self.added.push(id);

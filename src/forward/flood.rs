@@ -77,7 +77,7 @@ impl Forwarder {
     }
 
     /// The same to some of those who get it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn flood_among_from_port(
         &mut self,
         context: &Context<'_>,
@@ -130,7 +130,7 @@ impl Forwarder {
     }
 
     /// The same to some of those who get it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn flood_among_from_underlay(
         &mut self,
         context: &Context<'_>,

@@ -27,7 +27,7 @@ pub struct Mdb {
 /// One destination of a multicast group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MdbEntry {
-    /// The group; `None` for a multicast router, which gets all.
+    /// The group; `None` for a multicast router, which gets all, or a place that is new and was not asked yet.
     pub group: Option<IpAddr>,
     /// Who gets its frames.
     pub destination: Destination,

@@ -24,7 +24,9 @@ pub const DEFAULT_MEMBERSHIPS: usize = 8192;
 ///
 /// Hosts report when they are asked, so memberships are only to be relied on while somebody asks: as long as no query was
 /// heard within [`Snooping::querier_interval`], and for the time that answers to the first one take, multicast of that
-/// family (IPv4 or IPv6) is flooded, as on Linux. Let [`Snooping::querier`] ask if there is no multicast router.
+/// family (IPv4 or IPv6) is flooded, as on Linux. Let [`Snooping::querier`] ask if there is no multicast router. A port or VTEP
+/// that is new gets all groups until it has been asked: at once if this node is the querier, else for
+/// [`Snooping::querier_interval`].
 ///
 /// Always flooded are 224.0.0.0/24, ff02::1, multicast that is not IP, and frames with VLAN tags. Reports go to all VTEPs of the
 /// flood list, whose nodes learn from them, but of the ports only to those with multicast routers, so that hosts of IGMPv1 and v2

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use overplane::Querier;
 use overplane::rate::RateLimit;
 
 use super::*;
@@ -150,4 +151,42 @@ fn reports_are_heard_however_much_is_flooded() {
     who(&mut network, 1, &mine);
     network.send(1, mine[0], &to_group(host(1), ip(GROUP), b""));
     assert_eq!(who(&mut network, 1, &mine), (vec![1, 2], vec![]));
+}
+
+#[test]
+fn who_is_new_gets_everything_until_it_was_asked() {
+    // The querier is elsewhere: until it must have asked.
+    let (mut network, mut mine, _) = router_mesh(&snooping());
+    network.change(1, Change::AddFlood { segment: bridge_id(1), vtep: vtep(7) });
+    mine.push(network.add_port(1, bridge_id(1), false));
+    let frame = to_group(host(1), ip(GROUP), b"");
+    network.send(1, mine[0], &frame);
+    assert_eq!(who(&mut network, 1, &mine), (vec![2, 3], vec![7]));
+    network.now += Duration::from_secs(200);
+    network.send(1, mine[2], &say(host(99), Say::Query(2), all(false)));
+    network.wait(60);
+    who(&mut network, 1, &mine);
+    network.send(1, mine[0], &frame);
+    assert_eq!(who(&mut network, 1, &mine), (vec![2], vec![]));
+
+    // This node asks itself: at once.
+    let segment = bridge_with(1, |segment| {
+        segment.snooping.enabled = true;
+        segment.snooping.querier = Some(Querier::new(Some([10, 0, 0, 250].into()), None));
+    });
+    let mut network = Network::new(1);
+    let mut mine = vec![network.add_segment(1, segment, false)];
+    (0..60).for_each(|_| network.wait(1));
+    mine.push(network.add_port(1, bridge_id(1), false));
+    network.change(1, Change::AddFlood { segment: bridge_id(1), vtep: vtep(7) });
+    who(&mut network, 1, &mine);
+    network.wait(1);
+    assert_eq!(who(&mut network, 1, &mine), (vec![0, 1], vec![7]), "the question");
+    network.send(1, mine[0], &frame);
+    assert_eq!(who(&mut network, 1, &mine), (vec![1], vec![7]));
+    network.send(1, mine[1], &say(host(2), Say::Join(3), ip(GROUP)));
+    network.wait(11);
+    who(&mut network, 1, &mine);
+    network.send(1, mine[0], &frame);
+    assert_eq!(who(&mut network, 1, &mine), (vec![1], vec![]));
 }
