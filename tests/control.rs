@@ -2,7 +2,12 @@
 #![cfg(all(feature = "io", target_os = "linux"))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
-use std::net::SocketAddr;
+#[path = "common/groups.rs"]
+mod groups;
+#[path = "common/packets.rs"]
+mod packets;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,8 +15,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use overplane::{
     Change, ChannelError, ChannelPort, Config, Control, Dataplane, Device, DeviceKind, Flush,
-    MacAddr, PortOptions, Segment, SegmentId, Turn, Vni,
+    MacAddr, PortId, PortOptions, Segment, SegmentId, Turn, Vni,
 };
+
+use groups::{Say, say};
 
 fn vni(n: u32) -> Vni {
     Vni::new(n).unwrap()
@@ -106,6 +113,41 @@ fn an_open_segment_discovers_its_peers() {
     assert_eq!(number(&a.receive_timeout(WAIT).unwrap()), 2);
     left.finish();
     right.finish();
+}
+
+/// The first membership is published at once and those that follow a moment later, without anything else happening.
+#[test]
+fn what_is_heard_of_groups_is_published_however_fast_it_comes() {
+    let node = node("127.94.0.1", 1);
+    let mut segment = Segment::bridge(vni(5));
+    (segment.udp_port, segment.snooping.enabled) = (14_794, true);
+    let segment = node.control.add_segment(segment).unwrap();
+    let port = node.channel(segment);
+    let group = |n: u16| Ipv4Addr::from_bits(0xef00_0000 | u32::from(n));
+    let known = || node.control.mdb(segment).unwrap().entries.len();
+    for n in 0..100 {
+        let report = say(packets::host(1), Say::Join(3), group(n).into());
+        port.send(report.into()).unwrap();
+        let end = Instant::now() + WAIT;
+        // Each in a batch of its own at first, then all in a few.
+        while n < 3 && known() <= usize::from(n) {
+            assert!(Instant::now() < end, "{n}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let end = Instant::now() + WAIT;
+    while known() < 100 {
+        assert!(Instant::now() < end, "{} of 100", known());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    node.control.remove_mdb(segment, Some(group(7).into()), port_of(&node, segment)).unwrap();
+    assert_eq!((known(), node.control.stats().totals.memberships_refused), (99, 0));
+    node.finish();
+}
+
+fn port_of(node: &Node, segment: SegmentId) -> PortId {
+    let ports = node.control.ports();
+    ports.iter().find(|port| port.segment == segment).unwrap().id
 }
 
 /// Every kind of change, from several threads, does not cost a frame of a segment that is left alone.
