@@ -39,7 +39,7 @@
 //! | layer | modules | what it knows |
 //! |---|---|---|
 //! | 4 running (feature `io`, Linux) | [`Dataplane`], [`Control`], [`Worker`], [`Device`] | devices, sockets, threads, the clock |
-//! | 3 forwarding | [`Forwarder`], [`Batch`], [`Output`], [`gso`] | what to do with a batch of frames |
+//! | 3 forwarding | [`Forwarder`], [`Batch`], [`Output`], [`Prober`], [`gso`] | what to do with a batch of frames |
 //! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`NextHop`], [`fib`], [`fdb`], [`rate`], [`Publisher`], [`mtu`] | where frames go |
 //! | 1 bytes | [`wire`] | what frames mean |
 //!
@@ -90,7 +90,8 @@
 //! - **MDB**: multicast group → VTEPs and ports behind which somebody has joined it, learned by *snooping* on IGMP and
 //!   MLD, or static. **querier**: who asks hosts what they have joined; **multicast router**: who gets all groups.
 //! - **binding**: an IP address with the MAC address that a segment answers requests with. **path MTU**: the largest
-//!   packet that gets through to a VTEP, as far as is known.
+//!   packet that gets through to a VTEP, as far as is known. **black hole**: a path on which larger ones vanish without a
+//!   word. **probe**: an echo between VTEPs by which that is found out.
 //! - **super-frame**: a frame above the MTU that stands for several; its *chunks* are what a wire carries.
 //! - **train**: datagrams of one length to one VTEP that are sent or received in one piece; its **stride** is that length.
 //! - **joined** (coalesced) frames: those of one flow that arrived together and are written to a device as a super-frame.
