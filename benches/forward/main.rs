@@ -7,6 +7,7 @@
 //! Run with `cargo bench --bench forward`; a filter such as `encap/1400` narrows it down.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod options;
 mod probes;
 mod scale;
 mod super_frames;
@@ -22,8 +23,8 @@ use criterion::{
 use etherparse::PacketBuilder;
 use overplane::wire::{VnetHeader, ip, vxlan};
 use overplane::{
-    Batch, Change, Forwarder, MacAddr, MssClamp, Output, PathSource, PortId, PortOptions, Prefix,
-    Querier, Segment, SegmentId, Tables, Vni,
+    Batch, Change, Forwarder, MacAddr, Output, PortId, PortOptions, Prefix, Querier, Segment,
+    SegmentId, Tables, Vni,
 };
 
 const BATCHES: [usize; 4] = [1, 16, 64, 256];
@@ -51,15 +52,14 @@ fn vni() -> Vni {
 
 /// A node with one port in one segment.
 fn node(segment: Segment) -> (Tables, SegmentId, PortId) {
+    node_with(segment, PortOptions::default())
+}
+
+fn node_with(segment: Segment, options: PortOptions) -> (Tables, SegmentId, PortId) {
     let id = segment.id();
     let mut tables = Tables::new(Ipv4Addr::new(192, 0, 2, 1).into(), 1).unwrap();
     tables.set_fdb_capacity(segment.fdb_limit).unwrap();
-    let port = Change::AddPort {
-        segment: id,
-        name: "ovl0".into(),
-        offload: true,
-        options: PortOptions::default(),
-    };
+    let port = Change::AddPort { segment: id, name: "ovl0".into(), offload: true, options };
     let ports = tables.apply(NOW, [Change::AddSegment(segment), port]).unwrap();
     (tables, id, ports[0])
 }
@@ -154,44 +154,12 @@ fn refill(criterion: &mut Criterion) {
 
 /// Port to VTEP: each frame to another one of 1,000 learned MAC addresses.
 fn encap(criterion: &mut Criterion) {
-    encaps(criterion, "encap", Segment::bridge(vni()), []);
-}
-
-/// The same where ARP and ND are looked for among the frames, to be answered.
-fn encap_suppress(criterion: &mut Criterion) {
-    let mut segment = Segment::bridge(vni());
-    segment.neighbours.suppress = true;
-    encaps(criterion, "encap_suppress", segment, []);
-}
-
-/// The same where TCP's first segments are looked for, to be clamped.
-fn encap_clamp(criterion: &mut Criterion) {
-    let mut segment = Segment::bridge(vni());
-    segment.mtu_options.clamp_mss = MssClamp::ToMtu;
-    encaps(criterion, "encap_clamp", segment, []);
-}
-
-/// The same where the path to another VTEP is narrow, so that large frames look for the limit of their own.
-fn encap_narrow(criterion: &mut Criterion) {
-    let segment = Segment::bridge(vni());
-    let (id, vtep, source) = (segment.id(), vtep(3), PathSource::Configured);
-    let narrow = Change::SetPathMtu { vtep, source, mtu: Some(1300), until: NOW };
-    encaps(criterion, "encap_narrow", segment, [Change::AddPeer { segment: id, vtep }, narrow]);
-}
-
-fn encaps(
-    criterion: &mut Criterion,
-    name: &str,
-    segment: Segment,
-    more: impl IntoIterator<Item = Change>,
-) {
-    let (mut tables, segment, port) = node(segment);
+    let (mut tables, segment, port) = node(Segment::bridge(vni()));
     tables.apply(NOW, [Change::AddPeer { segment, vtep: vtep(2) }]).unwrap();
-    tables.apply(NOW, more).unwrap();
     let mut forwarder = Forwarder::new(0);
     let mut output = Output::new();
     learn_behind_the_peer(&tables, &mut forwarder, &mut output);
-    sizes(criterion, name, |group, id, size, batch| {
+    sizes(criterion, "encap", |group, id, size, batch| {
         let mut slots = Slots::new(batch, &frame(size));
         group.bench_function(id, |bencher| {
             bencher.iter(|| {
@@ -357,6 +325,7 @@ fn quick() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
+use options::options;
 use probes::probes;
 use scale::{scale_bridge, scale_route};
 use super_frames::{checksums, coalesce, split};
@@ -364,6 +333,6 @@ use super_frames::{checksums, coalesce, split};
 criterion_group! {
     name = benches;
     config = quick();
-    targets = refill, encap, encap_suppress, encap_clamp, encap_narrow, decap, route, route_vxlan, flood, multicast, scale_route, scale_bridge, checksums, split, coalesce, probes
+    targets = refill, encap, decap, route, route_vxlan, flood, multicast, scale_route, scale_bridge, checksums, split, coalesce, probes, options
 }
 criterion_main!(benches);
