@@ -88,14 +88,15 @@ impl Forwarder {
         output: &mut Output,
     ) -> Result<(), DropReason> {
         let vnet = batch.vnet(index);
-        let flooded = (from, class(to), batch.span(index).len as usize, vnet);
+        let frame = batch.frame(index);
+        let flooded = (from, class(to), frame.len(), vnet);
         admit(context, (segment, bridge), Some(port), flooded, output)?;
         let audience = Audience {
             tables: context.tables,
             ports,
             except: (!port.traits.meets(Traits::HAIRPIN)).then_some(port.id),
             without: port.traits.apart() | unwanted,
-            vid: vlan::vid(batch.frame(index)),
+            vid: vlan::vid(frame),
             vteps,
         };
         let frame = (index, vnet, None);

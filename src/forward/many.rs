@@ -119,12 +119,13 @@ impl Emitter<'_> {
     ) -> u64 {
         let vteps = targets.vteps();
         let delivered = self.deliver_to_all(batch, index, VnetHeader::default(), cast, targets);
-        if !vteps.is_empty() {
-            let headers = self.outer_headers(batch.frame(index), info);
-            let (bytes, transmitted) = (batch.frame(index).len(), self.output.transmits.len());
+        if let Some(first) = vteps.first() {
+            let frame = batch.frame(index);
+            let (bytes, headers) = (frame.len(), self.outer_headers(frame, info));
+            let transmitted = self.output.transmits.len();
             if !self.segment.has_many_headers || self.segment.vnis.is_empty() {
-                let body = self.encapsulate(batch, index, vteps[0]);
-                let whole = Transmit::whole(vteps[0], headers, body);
+                let body = self.encapsulate(batch, index, *first);
+                let whole = Transmit::whole(*first, headers, body);
                 self.transmit_to_all(Transmit { cast, ..whole }, vteps);
             } else {
                 self.transmit_each(batch, index, (headers, cast), vteps);
@@ -416,11 +417,8 @@ impl Emitter<'_> {
     fn transmit_to_all(&mut self, transmit: Transmit, vteps: &[VtepId]) {
         let room = MAX_OUTPUT - self.output.transmits.len();
         let (to, refused) = vteps.split_at(vteps.len().min(room));
-        let transmits = &mut self.output.transmits;
-        let first = transmits.len();
-        transmits.resize(first + to.len(), transmit);
-        for (transmit, vtep) in transmits[first..].iter_mut().zip(to) {
-            transmit.vtep = *vtep;
+        for vtep in to {
+            self.output.transmits.push(Transmit { vtep: *vtep, ..transmit });
         }
         for vtep in refused {
             let copies = transmit.datagrams.into();

@@ -31,7 +31,7 @@ impl<'a> Audience<'a> {
     /// One of the ports, if it gets the frame.
     #[inline]
     fn port(&self, id: PortId) -> Option<&'a PortEntry> {
-        if Some(id) == self.except {
+        if self.except.is_some_and(|except| except == id) {
             return None;
         }
         let port = self.tables.port(id)?;
