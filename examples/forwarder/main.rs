@@ -31,6 +31,7 @@ mod outer;
 mod overlay;
 mod plan;
 mod report;
+mod values;
 
 use std::process::ExitCode;
 

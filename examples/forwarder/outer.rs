@@ -9,15 +9,21 @@ pub const ECN: &str = "\"normal\", \"compatibility\" or \"off\"";
 pub const DSCP: &str = "0 to 63, or \"inherit\"";
 pub const TTL: &str = "1 to 255, \"system\" or \"inherit\"";
 
-pub const PORT_RANGE: &str = "FIRST-LAST as in 49152-65535";
+pub const PORT_RANGE: &str = "\"host\", or FIRST-LAST as in 49152-65535";
 pub const DONT_FRAGMENT: &str = "\"set\", \"unset\" or \"inherit\"";
 pub const ZERO_CHECKSUMS: &str =
     "\"none\", or of send-v4, send-v6, accept-v6 those wanted, joined by commas";
 
-pub fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+/// Source ports; `None` for the host's range of ephemeral ports.
+pub type PortRange = Option<RangeInclusive<u16>>;
+
+pub fn port_range(text: &str) -> Option<PortRange> {
+    if text == "host" {
+        return Some(None);
+    }
     let (first, last) = text.split_once('-')?;
     let range = first.parse().ok().filter(|first| *first > 0)?..=last.parse().ok()?;
-    (!range.is_empty()).then_some(range)
+    (!range.is_empty()).then_some(Some(range))
 }
 
 pub fn dont_fragment(text: &str) -> Option<DontFragment> {

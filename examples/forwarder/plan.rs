@@ -108,6 +108,14 @@ impl Plan {
     }
 }
 
+/// The allowed second addresses of this node, for messages.
+pub const SECOND_LOCAL: &str = "a unicast address of this node, of the other family than local";
+
+/// The second address of the node at `first`, if it can have it.
+pub fn second_local(first: IpAddr, second: IpAddr) -> Option<IpAddr> {
+    (second.is_ipv4() != first.is_ipv4()).then_some(second)
+}
+
 /// The allowed values of a VTEP, for messages.
 pub const VTEP: &str = "a unicast ADDRESS, or ADDRESS:PORT";
 

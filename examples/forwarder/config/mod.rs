@@ -30,7 +30,7 @@ pub fn load(file: &Path) -> Result<Plan, Failure> {
 }
 
 /// Reads the text of a file; the errors are in the order of their lines.
-fn parse(name: &str, text: &str) -> Result<Plan, Vec<String>> {
+pub fn parse(name: &str, text: &str) -> Result<Plan, Vec<String>> {
     let mut problems = Problems::new(name, text);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {

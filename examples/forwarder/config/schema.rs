@@ -14,16 +14,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use overplane::limits::{MAX_FDB_CAPACITY, MAX_SLOTS, MAX_WORKERS};
-use overplane::wire::vxlan::ReservedBits;
 use overplane::{Config, DontFragment, ParseOffloadsError};
 use toml::Spanned;
 use toml::de::DeTable;
 
 use super::reader::{Item, Once, Problems, Section};
-use crate::outer;
 use crate::plan::{self, Plan};
 use crate::report::Format;
+use crate::{outer, values};
 
 const DATAPLANE: &[&str] = &[
     "local",
@@ -44,18 +42,6 @@ const DATAPLANE: &[&str] = &[
     "offload",
     "spin",
 ];
-
-/// Largest socket buffer that can be asked for, in bytes.
-const MAX_BUFFER: u64 = 1 << 30;
-
-/// Longest time for which a path MTU is remembered, in seconds.
-const MAX_PATH_MTU_EXPIRY: u64 = 86_400;
-
-/// Longest spin, in microseconds.
-const MAX_SPIN: u64 = 10_000;
-
-/// Largest number of source ports.
-const MAX_SOURCE_PORTS: u64 = 64;
 
 /// Reads the whole file. What it returns is to be used only if no problem was found.
 pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
@@ -110,40 +96,35 @@ const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Reads `[dataplane]`; returns the local addresses once more, as far as there are any.
 fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Vec<IpAddr>) {
     section.only(DATAPLANE, &[], "", problems);
-    let allowed = "a unicast address of this node";
-    let local = section.need("local", allowed, problems).and_then(|item| {
-        let read = |text: &str| text.parse().ok().filter(|ip| plan::is_unicast(*ip));
-        item.text(allowed, read, problems)
-    });
+    let local = section
+        .need("local", values::LOCAL, problems)
+        .and_then(|item| item.text(values::LOCAL, values::local, problems));
     let mut config = Config::new(local.unwrap_or(NOWHERE));
     if let (Some(item), Some(first)) = (section.get("second_local"), local) {
-        let other = |ip: &IpAddr| plan::is_unicast(*ip) && ip.is_ipv4() != first.is_ipv4();
-        let read = |text: &str| text.parse().ok().filter(other);
-        let allowed = "a unicast address of this node, of the other family than local";
-        config.second_local = item.text(allowed, read, problems);
+        let read = |text: &str| plan::second_local(first, values::local(text)?);
+        config.second_local = item.text(plan::SECOND_LOCAL, read, problems);
     }
     let mut number = |key: &str, range, target: &mut usize| {
         let value = section.get(key).and_then(|item: Item<'_>| item.integer(range, problems));
         *target = value.map_or(*target, |value| value as usize);
     };
-    number("workers", 1..=MAX_WORKERS as u64, &mut config.workers);
-    number("fdb_capacity", 1..=MAX_FDB_CAPACITY as u64, &mut config.fdb_capacity);
-    number("batch", 1..=MAX_SLOTS as u64, &mut config.batch);
-    number("source_ports", 0..=MAX_SOURCE_PORTS, &mut config.source_ports);
-    number("receive_buffer", 4096..=MAX_BUFFER, &mut config.receive_buffer);
-    number("send_buffer", 4096..=MAX_BUFFER, &mut config.send_buffer);
+    number("workers", values::WORKERS, &mut config.workers);
+    number("fdb_capacity", values::FDB_CAPACITY, &mut config.fdb_capacity);
+    number("batch", values::BATCH, &mut config.batch);
+    number("source_ports", values::SOURCE_PORTS, &mut config.source_ports);
+    number("receive_buffer", values::BUFFER, &mut config.receive_buffer);
+    number("send_buffer", values::BUFFER, &mut config.send_buffer);
     let mut spin = config.spin.as_micros() as usize;
-    number("spin", 0..=MAX_SPIN, &mut spin);
+    number("spin", values::SPIN, &mut spin);
     config.spin = Duration::from_micros(spin as u64);
     let mut expiry = config.path_mtu_expiry.as_secs() as usize;
-    number("path_mtu_expiry", 1..=MAX_PATH_MTU_EXPIRY, &mut expiry);
+    number("path_mtu_expiry", values::PATH_MTU_EXPIRY, &mut expiry);
     config.path_mtu_expiry = Duration::from_secs(expiry as u64);
     config.probing = probing::read(section, problems);
     if let Some(item) = section.get("source_port_range")
-        && item.as_text() != Some("host")
+        && let Some(range) = item.text(outer::PORT_RANGE, outer::port_range, problems)
     {
-        let allowed = format!("\"host\", or {}", outer::PORT_RANGE);
-        config.source_port_range = item.text(allowed, outer::port_range, problems);
+        config.source_port_range = range;
     }
     if let Some(item) = section.get("dont_fragment")
         && let Some(value) = item.text(outer::DONT_FRAGMENT, outer::dont_fragment, problems)
@@ -158,14 +139,9 @@ fn dataplane(section: &Section<'_>, problems: &mut Problems) -> (Config, Vec<IpA
     if let Some(value) = section.get("follow_host").and_then(|item| item.boolean(problems)) {
         config.follow_host = value;
     }
-    if let Some(value) = section.get("reserved_bits").and_then(|item| {
-        let read = |text: &str| match text {
-            "ignore" => Some(ReservedBits::Ignore),
-            "strict" => Some(ReservedBits::Strict),
-            _ => None,
-        };
-        item.text("\"ignore\" or \"strict\"", read, problems)
-    }) {
+    if let Some(item) = section.get("reserved_bits")
+        && let Some(value) = item.text(values::RESERVED_BITS, values::reserved_bits, problems)
+    {
         config.reserved_bits = value;
     }
     if let Some(item) = section.get("offload") {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use overplane::limits::{MAX_BURST, MAX_RATE};
 use overplane::rate::RateLimit;
 use overplane::{LoopGuard, StormLimits};
 
 use crate::config::reader::{Item, Problems, Section};
+use crate::values::{self, Numbers};
 
 /// The allowed rate limits, for messages.
 const RATE: &str =
@@ -30,25 +30,18 @@ pub fn storm(section: &Section<'_>, problems: &mut Problems) -> StormLimits {
 }
 
 fn rate(item: &Item<'_>, problems: &mut Problems) -> Option<RateLimit> {
-    if let Some(per_second) = item.as_integer(&(1..=MAX_RATE.into())) {
-        return Some(RateLimit::new(per_second as u32));
-    }
-    if item.as_text() == Some("none") {
-        return None;
-    }
     if !item.is_table() {
-        item.refuse(RATE, problems);
-        return None;
+        return item.word(RATE, values::rate, problems).flatten();
     }
     let section = item.section(problems)?;
     section.only(&["per_second", "burst"], &[], "", problems);
-    let number = |key, max: u32, problems: &mut Problems| {
-        let range = 1..=u64::from(max);
-        let item = section.need(key, &format!("1 to {max} frames"), problems)?;
+    let number = |key, range: Numbers, problems: &mut Problems| {
+        let allowed = format!("{} to {} frames", range.start(), range.end());
+        let item = section.need(key, &allowed, problems)?;
         item.integer(range, problems).map(|number| number as u32)
     };
-    let per_second = number("per_second", MAX_RATE, problems);
-    let burst = number("burst", MAX_BURST, problems);
+    let per_second = number("per_second", values::PER_SECOND, problems);
+    let burst = number("burst", values::BURST, problems);
     Some(RateLimit { per_second: per_second?, burst: burst? })
 }
 
@@ -59,11 +52,15 @@ pub fn loops(section: &Section<'_>, problems: &mut Problems) -> LoopGuard {
         return guard;
     };
     section.only(&["moves", "window", "hold"], &[], "", problems);
-    if let Some(moves) = section.get("moves").and_then(|item| item.integer(0..=250, problems)) {
+    if let Some(moves) =
+        section.get("moves").and_then(|item| item.integer(values::LOOP_MOVES, problems))
+    {
         guard.moves = moves as u8;
     }
     for (key, time) in [("window", &mut guard.window), ("hold", &mut guard.hold)] {
-        if let Some(seconds) = section.get(key).and_then(|item| item.integer(1..=3600, problems)) {
+        if let Some(seconds) =
+            section.get(key).and_then(|item| item.integer(values::LOOP_TIME, problems))
+        {
             *time = Duration::from_secs(seconds);
         }
     }

@@ -1,13 +1,11 @@
 //! Reading of `[segment.neighbours]` and `[[segment.neighbours.static]]`.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use overplane::limits::{MAX_AGEING, MAX_SNOOPED};
 use overplane::{MacAddr, Neighbours};
 
 use crate::config::reader::{Once, Problems, Section};
-use crate::plan;
+use crate::{plan, values};
 
 /// A binding of an IP address, and whether it is a router's.
 pub type Static = (IpAddr, MacAddr, bool);
@@ -22,15 +20,14 @@ pub fn read(section: &Section<'_>, problems: &mut Problems) -> (Neighbours, Vec<
     options.suppress = boolean("suppress", problems).unwrap_or(options.suppress);
     options.snoop = boolean("snoop", problems).unwrap_or(options.snoop);
     if let Some(item) = section.get("limit")
-        && let Some(limit) = item.integer(0..=MAX_SNOOPED as u64, problems)
+        && let Some(limit) = item.integer(values::NEIGHBOURS, problems)
     {
         options.limit = limit as usize;
     }
-    if let Some(item) = section.get("ageing") {
-        options.ageing = item.as_integer(&(1..=MAX_AGEING.as_secs())).map(Duration::from_secs);
-        if options.ageing.is_none() && item.as_text() != Some("never") {
-            item.refuse("1 to 262144 seconds, or \"never\"", problems);
-        }
+    if let Some(item) = section.get("ageing")
+        && let Some(ageing) = item.word(values::AGEING_OR_NEVER, values::ageing, problems)
+    {
+        options.ageing = ageing;
     }
     let statics = statics(&section, problems);
     if let Some(item) = section.get("static").filter(|_| !options.suppress && !statics.is_empty()) {

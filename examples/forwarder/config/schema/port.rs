@@ -1,6 +1,5 @@
 //! Reading of `[[segment.port]]`: devices with their addresses and options.
 
-use overplane::limits::{MAX_HORIZON_GROUP, MAX_VID};
 use overplane::{PortOptions, VlanMode, VlanSet};
 use overplane_lab::Cidr;
 
@@ -9,6 +8,7 @@ use super::limits;
 use super::segment::Reader;
 use crate::config::reader::{Item, Once, Problems, Section};
 use crate::plan::{self, DEVICE, SegmentPlan};
+use crate::values;
 
 const COMMON: &[&str] = &["device", "addresses"];
 const BRIDGE: &[&str] = &[
@@ -100,7 +100,7 @@ const VLAN: &str =
 
 /// Reads what a port does with VLAN tags.
 fn vlan(port: &Section<'_>, problems: &mut Problems) -> VlanMode {
-    let pvid = port.get("pvid").and_then(|item| item.integer(1..=MAX_VID.into(), problems));
+    let pvid = port.get("pvid").and_then(|item| item.integer(values::VID, problems));
     let pvid = pvid.map(|vid| vid as u16);
     let mode = port.get("vlan").map(|item| match item.as_text() {
         Some("transparent") => VlanMode::Transparent,
@@ -108,36 +108,16 @@ fn vlan(port: &Section<'_>, problems: &mut Problems) -> VlanMode {
         _ => {
             let mut vlans = VlanSet::default();
             for item in item.list(VLAN, problems) {
-                let range = match item.as_integer(&(1..=MAX_VID.into())) {
-                    Some(vid) => Some((vid as u16, vid as u16)),
-                    None => item.as_text().and_then(range),
-                };
-                match range {
-                    Some((first, last)) => {
-                        (first..=last).for_each(|vid| _ = vlans.insert(vid));
-                    }
-                    None => item.refuse("1 to 4094, or \"FIRST-LAST\"", problems),
-                }
+                let add = |text: &str| values::add_vlans(&mut vlans, text);
+                item.word(values::VLAN_RANGE, add, problems);
             }
-            VlanMode::Only { vlans, pvid }
+            VlanMode::Only { vlans, pvid: None }
         }
     });
-    match (mode, pvid) {
-        (None, Some(_)) => VlanMode::Only { vlans: VlanSet::default(), pvid },
-        (Some(VlanMode::Transparent | VlanMode::Untagged), Some(_)) => {
-            let text = "allowed beside a list of VLANs, or alone";
-            port.problem(format_args!("pvid is not allowed here; {text}"), problems);
-            VlanMode::Transparent
-        }
-        (mode, _) => mode.unwrap_or_default(),
-    }
-}
-
-/// Reads VLANs from one to another.
-fn range(text: &str) -> Option<(u16, u16)> {
-    let (first, last) = text.split_once('-')?;
-    let vid = |text: &str| text.trim().parse().ok().filter(|vid| (1..=MAX_VID).contains(vid));
-    vid(first).zip(vid(last)).filter(|(first, last)| first <= last)
+    values::vlan_mode(mode, pvid).unwrap_or_else(|| {
+        port.problem(values::PVID, problems);
+        VlanMode::Transparent
+    })
 }
 
 /// Reads the options of a port of a bridge segment.
@@ -160,7 +140,7 @@ fn options(port: &Section<'_>, problems: &mut Problems) -> PortOptions {
     options.storm = limits::storm(port, problems);
     options.vlan = vlan(port, problems);
     if let Some(item) = port.get("group")
-        && let Some(group) = item.integer(0..=MAX_HORIZON_GROUP.into(), problems)
+        && let Some(group) = item.integer(values::HORIZON_GROUP, problems)
     {
         options.group = group as u8;
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use overplane::Probing;
 
 use crate::config::reader::{Problems, Section};
+use crate::values;
 
 /// Reads `probing`.
 pub fn read(section: &Section<'_>, problems: &mut Problems) -> Probing {
@@ -13,19 +14,23 @@ pub fn read(section: &Section<'_>, problems: &mut Problems) -> Probing {
         return probing;
     };
     section.only(&["timeout", "max_probes", "interval", "raise", "base"], &[], "", problems);
-    for (key, most, time) in [
-        ("timeout", 60, &mut probing.timeout),
-        ("interval", 3600, &mut probing.interval),
-        ("raise", 86_400, &mut probing.raise),
+    for (key, range, time) in [
+        ("timeout", values::PROBE_TIMEOUT, &mut probing.timeout),
+        ("interval", values::PROBE_INTERVAL, &mut probing.interval),
+        ("raise", values::PROBE_RAISE, &mut probing.raise),
     ] {
-        if let Some(seconds) = section.get(key).and_then(|item| item.integer(1..=most, problems)) {
+        if let Some(seconds) = section.get(key).and_then(|item| item.integer(range, problems)) {
             *time = Duration::from_secs(seconds);
         }
     }
-    if let Some(n) = section.get("max_probes").and_then(|item| item.integer(1..=10, problems)) {
+    if let Some(n) =
+        section.get("max_probes").and_then(|item| item.integer(values::MAX_PROBES, problems))
+    {
         probing.max_probes = n as u8;
     }
-    if let Some(size) = section.get("base").and_then(|item| item.integer(552..=9000, problems)) {
+    if let Some(size) =
+        section.get("base").and_then(|item| item.integer(values::PROBE_BASE, problems))
+    {
         probing.base = size as u32;
     }
     probing

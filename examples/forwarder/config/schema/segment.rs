@@ -2,19 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
-use overplane::limits::{
-    FLANNEL_UDP_PORT, MAX_AGEING, MAX_FDB_CAPACITY, MAX_FLOOD, MAX_HORIZON_GROUP,
-};
+use overplane::limits::{FLANNEL_UDP_PORT, MAX_FLOOD};
 use overplane::wire::vxlan::PORT_LINUX;
 use overplane::{MacAddr, Segment, SegmentId, Vni};
 
 use super::entries::{self, Places};
 use super::{limits, mtu, neighbours, snooping};
 use crate::config::reader::{Item, Once, Problems, Section};
-use crate::outer;
 use crate::plan::{self, FLOODED, SegmentPlan, VTEP};
+use crate::{outer, values};
 
 const COMMON: &[&str] = &["kind", "udp_port", "open", "ecn", "dscp", "ttl", "peers", "port"];
 const BRIDGE: &[&str] = &[
@@ -128,49 +125,35 @@ fn bridge(section: &Section<'_>, problems: &mut Problems) -> (Segment, bool) {
     if let Some(learning) = section.get("learning").and_then(|item| item.boolean(problems)) {
         segment.learning = learning;
     }
-    if let Some(item) = section.get("ageing") {
-        segment.ageing = match item.as_integer(&(1..=MAX_AGEING.as_secs())) {
-            Some(seconds) => Some(Duration::from_secs(seconds)),
-            None => {
-                if item.as_text() != Some("never") {
-                    item.refuse("1 to 262144 seconds, or \"never\"", problems);
-                }
-                None
-            }
-        };
+    if let Some(item) = section.get("ageing")
+        && let Some(ageing) = item.word(values::AGEING_OR_NEVER, values::ageing, problems)
+    {
+        segment.ageing = ageing;
     }
     if let Some(item) = section.get("fdb_limit")
-        && let Some(limit) = item.integer(0..=MAX_FDB_CAPACITY as u64, problems)
+        && let Some(limit) = item.integer(values::FDB_LIMIT, problems)
     {
         segment.fdb_limit = limit as usize;
     }
-    if let Some(item) = section.get("fdb_port_limit") {
-        segment.fdb_port_limit = match item.as_integer(&(0..=MAX_FDB_CAPACITY as u64)) {
-            Some(limit) => Some(limit as usize),
-            None => {
-                if item.as_text() != Some("none") {
-                    item.refuse("0 to 1048576, or \"none\"", problems);
-                }
-                None
-            }
-        };
+    if let Some(item) = section.get("fdb_port_limit")
+        && let Some(limit) = item.word(values::FDB_PORT_LIMIT, values::fdb_port_limit, problems)
+    {
+        segment.fdb_port_limit = limit;
     }
     if let Some(evict) = section.get("fdb_evict").and_then(|item| item.boolean(problems)) {
         segment.fdb_evict = evict;
     }
     if let Some(item) = section.get("vtep_group")
-        && let Some(group) = item.integer(0..=MAX_HORIZON_GROUP.into(), problems)
+        && let Some(group) = item.integer(values::HORIZON_GROUP, problems)
     {
         segment.scope.vtep_group = group as u8;
     }
     segment.storm = limits::storm(section, problems);
     segment.loops = limits::loops(section, problems);
-    if let Some(item) = section.get("group_fwd_mask") {
-        // Those that stay between neighbours whatever is wanted: spanning tree, pause and link aggregation.
-        match item.as_integer(&(0..=u16::MAX.into())).filter(|mask| mask & 7 == 0) {
-            Some(mask) => segment.scope.group_fwd_mask = mask as u16,
-            None => item.refuse("bits 3 to 15: 0 to 0xfff8", problems),
-        }
+    if let Some(item) = section.get("group_fwd_mask")
+        && let Some(mask) = item.word(values::GROUP_FWD_MASK, values::group_fwd_mask, problems)
+    {
+        segment.scope.group_fwd_mask = mask;
     }
     if let Some(gbp) = section.get("gbp").and_then(|item| item.boolean(problems)) {
         segment.header.gbp = gbp;
@@ -272,7 +255,7 @@ impl Vteps {
             section.only(&["address", "group"], &[], "", problems);
             let group = section
                 .need("group", "0 (none) to 31", problems)
-                .and_then(|item| item.integer(0..=MAX_HORIZON_GROUP.into(), problems));
+                .and_then(|item| item.integer(values::HORIZON_GROUP, problems));
             let Some(item) = section.need("address", VTEP, problems) else { continue };
             if let Some(vtep) = self.read(&item, problems)
                 && seen.is_first(vtep, &item, problems)

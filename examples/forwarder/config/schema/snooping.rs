@@ -1,15 +1,15 @@
 //! Reading of `[segment.snooping]`, `[[segment.snooping.static]]` and `[[segment.snooping.router]]`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use overplane::limits::{MAX_AGEING, MAX_MEMBERSHIPS};
 use overplane::wire::multicast::is_tracked;
 use overplane::{Querier, Snooping};
 
 use super::entries::{Places, entries, target};
 use crate::config::reader::{Once, Problems, Section};
 use crate::plan::{self, Target};
+use crate::values::{self, Numbers};
 
 /// A destination of a group; without one, that of a multicast router.
 pub type Static = (Option<IpAddr>, Target);
@@ -45,10 +45,10 @@ pub fn read(
         ("membership_interval", &mut options.membership_interval),
         ("querier_interval", &mut options.querier_interval),
     ] {
-        seconds(&section, key, (1, MAX_AGEING.as_secs()), interval, problems);
+        seconds(&section, key, values::AGEING, interval, problems);
     }
     if let Some(item) = section.get("limit")
-        && let Some(limit) = item.integer(0..=MAX_MEMBERSHIPS as u64, problems)
+        && let Some(limit) = item.integer(values::MEMBERSHIPS, problems)
     {
         options.limit = limit as usize;
     }
@@ -65,12 +65,12 @@ pub fn read(
 fn seconds(
     section: &Section<'_>,
     key: &str,
-    (least, most): (u64, u64),
+    range: Numbers,
     time: &mut Duration,
     problems: &mut Problems,
 ) {
     if let Some(item) = section.get(key)
-        && let Some(seconds) = item.integer(least..=most, problems)
+        && let Some(seconds) = item.integer(range, problems)
     {
         *time = Duration::from_secs(seconds);
     }
@@ -79,15 +79,12 @@ fn seconds(
 fn querier(section: &Section<'_>, longest: Duration, problems: &mut Problems) -> Option<Querier> {
     let section = section.get("querier")?.section(problems)?;
     section.only(&["v4", "v6", "mac", "interval", "response_interval"], &[], "", problems);
-    let v4 = section.get("v4").and_then(|item| {
-        let host =
-            |text: &str| text.parse().ok().filter(|ip: &Ipv4Addr| plan::is_host((*ip).into()));
-        item.text("an address of one host, as in 10.8.0.1", host, problems)
-    });
-    let v6 = section.get("v6").and_then(|item| {
-        let host = |text: &str| text.parse().ok().filter(Ipv6Addr::is_unicast_link_local);
-        item.text("a link-local address, as in fe80::1", host, problems)
-    });
+    let v4 = section
+        .get("v4")
+        .and_then(|item| item.text(values::QUERIER_V4, values::querier_v4, problems));
+    let v6 = section
+        .get("v6")
+        .and_then(|item| item.text(values::QUERIER_V6, values::querier_v6, problems));
     if section.get("v4").is_none() && section.get("v6").is_none() {
         section.problem("v4 and v6 are missing; allowed: one of them or both", problems);
     }
@@ -95,10 +92,10 @@ fn querier(section: &Section<'_>, longest: Duration, problems: &mut Problems) ->
     if let Some(item) = section.get("mac") {
         querier.mac = item.text(plan::MAC, plan::mac, problems);
     }
-    let most = longest.as_secs().clamp(3, 31_745) - 1;
-    seconds(&section, "interval", (2, most), &mut querier.interval, problems);
-    let most = querier.interval.as_secs().clamp(2, 13) - 1;
-    seconds(&section, "response_interval", (1, most), &mut querier.response_interval, problems);
+    let range = values::query_interval(longest);
+    seconds(&section, "interval", range, &mut querier.interval, problems);
+    let range = values::response_interval(querier.interval);
+    seconds(&section, "response_interval", range, &mut querier.response_interval, problems);
     if querier.interval >= longest || querier.response_interval >= querier.interval {
         let rule =
             "allowed: response_interval less than interval, and that less than querier_interval";
