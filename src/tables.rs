@@ -116,6 +116,7 @@ pub(crate) struct Bridge {
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) domain: Arc<Domain>,
     pub(crate) statics: Shards<MacNumber, Location>,
+    /// In order.
     pub(crate) flood: SmallVec<[VtepId; 8]>,
     /// If the segment answers for its neighbours.
     pub(crate) neighbours: Option<Box<Neighbours>>,

@@ -15,13 +15,11 @@ impl Draft {
         self.bridge(segment)?;
         let id = self.vtep_or_group(segment, vtep)?;
         let flood = &mut self.bridge(segment)?.flood;
-        if flood.contains(&id) {
-            return Ok(());
-        }
+        let Err(place) = flood.binary_search(&id) else { return Ok(()) };
         if flood.len() >= MAX_FLOOD {
             return Err(Error::Limit { what: "VTEPs in a flood list", limit: MAX_FLOOD });
         }
-        flood.push(id);
+        flood.insert(place, id);
         self.welcome(segment, Location::Vtep(id));
         self.name(segment, Location::Vtep(id))
     }

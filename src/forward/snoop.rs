@@ -42,16 +42,16 @@ fn receivers<'a>(
 }
 
 impl Chosen {
-    /// Adds those of some places that count, of the VTEPs those that are in the flood list; says whether any VTEP counts.
+    /// Adds those of some places that count, of the VTEPs those that are in the flood list, which is in order; says
+    /// whether any VTEP counts.
     fn add(&mut self, flood: &[VtepId], places: &[Member], second: u32) -> bool {
         let mut remote = false;
         for member in places.iter().filter(|member| member.holds(second)) {
             match member.at {
-                Location::Port(port) if !self.ports.contains(&port) => self.ports.push(port),
-                Location::Port(_) => {}
+                Location::Port(port) => self.ports.push(port),
                 Location::Vtep(vtep) => {
                     remote = true;
-                    if flood.contains(&vtep) && !self.vteps.contains(&vtep) {
+                    if flood.binary_search(&vtep).is_ok() {
                         self.vteps.push(vtep);
                     }
                 }
@@ -65,10 +65,18 @@ impl Chosen {
     fn add_underlay_groups(&mut self, tables: &Tables, flood: &[VtepId]) {
         for vtep in flood {
             let address = tables.vtep_address(*vtep);
-            if address.is_some_and(|at| at.ip().is_multicast()) && !self.vteps.contains(vtep) {
+            if address.is_some_and(|at| at.ip().is_multicast()) {
                 self.vteps.push(*vtep);
             }
         }
+    }
+
+    /// Has everybody once, whatever they were added for.
+    fn dedup(&mut self) {
+        self.ports.sort_unstable();
+        self.ports.dedup();
+        self.vteps.sort_unstable();
+        self.vteps.dedup();
     }
 }
 
@@ -161,6 +169,7 @@ impl Forwarder {
         if (joined || routers) && !tables.underlay_groups.is_empty() {
             chosen.add_underlay_groups(tables, &bridge.flood);
         }
+        chosen.dedup();
         Some(chosen)
     }
 
