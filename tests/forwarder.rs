@@ -277,6 +277,36 @@ fn row_25_counters_are_json_at_a_signal_and_at_the_end() {
     assert!(first["totals"]["received"].as_u64() <= last["totals"]["received"].as_u64());
 }
 
+/// Two devices that are kept apart, and broadcasts at a rate that neighbour requests soon exceed.
+#[test]
+fn options_of_a_command_line_hold() {
+    if !privileged("options_of_a_command_line_hold") {
+        return;
+    }
+    let hosts = pair();
+    let arguments = "vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --dev ovl0 --address 10.8.0.1/24 \
+                     --add-dev tap1 --isolated --port-storm-broadcast 1/2 --vlan untagged --stats json";
+    let mut forwarder = Running::start(&hosts[0], arguments);
+    for link in ["ovl0", "tap1"] {
+        forwarder.wait_for(&hosts[0], link);
+    }
+    let nobody = Ping { count: 1, timeout: Duration::from_millis(100), ..Ping::default() };
+    for number in 3..9 {
+        assert_eq!(ping(&hosts[0], [10, 8, 0, number].into(), nobody).unwrap().received, 0);
+    }
+    let (code, out, err) = forwarder.end(libc::SIGTERM);
+    assert_eq!(code, Some(0), "{err}");
+    let document: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    let [ovl0, tap1] = ["ovl0", "tap1"].map(|name| {
+        let ports = document["ports"].as_array().unwrap();
+        &ports.iter().find(|port| port["name"] == name).unwrap()["traffic"]
+    });
+    assert!(document["segments"][0]["drops"]["storm_broadcast"].as_u64() >= Some(1), "{out}");
+    assert!(ovl0["received"]["broadcast"].as_u64() >= Some(2), "{out}");
+    assert_eq!(tap1["sent"]["broadcast"], 0, "{out}");
+    assert!(document["vteps"][0]["traffic"]["sent"]["broadcast"].as_u64() >= Some(2), "{out}");
+}
+
 /// One of two forwarders probes the path, and says what has come of it.
 #[test]
 fn row_19_a_probed_path_is_in_the_counters() {

@@ -179,6 +179,15 @@ pub fn address_conflict(locals: &[IpAddr], ip: IpAddr) -> Option<String> {
     locals.contains(&ip).then(|| format!("{ip} is this node's underlay address"))
 }
 
+/// Smallest MTU of a link with IPv6 addresses (RFC 8200 §5).
+const MIN_MTU_V6: u32 = 1280;
+
+/// What stands against giving a device the address, with this MTU as the option `name` sets it.
+pub fn mtu_conflict(name: &str, mtu: Option<u32>, ip: IpAddr) -> Option<String> {
+    let mtu = mtu.filter(|mtu| ip.is_ipv6() && *mtu < MIN_MTU_V6)?;
+    Some(format!("an IPv6 address needs an MTU of {MIN_MTU_V6} or more, and {name} is {mtu}"))
+}
+
 /// The allowed names of a device, for messages.
 pub const DEVICE: &str = "1 to 15 bytes without '/', ':', '%' and spaces";
 

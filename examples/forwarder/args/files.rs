@@ -202,50 +202,55 @@ fn a_flag_says_what_its_key_says() {
     }
 }
 
-/// The keys that tables of a bridge segment can have, as the reader itself lists them.
-fn keys() -> BTreeSet<String> {
-    let tables = [
-        "dataplane",
-        "dataplane.probing",
-        "segment",
-        "segment.storm",
-        "segment.loops",
-        "segment.neighbours",
-        "segment.snooping",
-        "segment.snooping.querier",
-        "segment.port",
-        "segment.port.storm",
-    ];
+/// The keys that these tables can have, as the reader itself lists them.
+fn keys(overlay: &Overlay, tables: &[&str]) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     for table in tables {
-        let file = VXLAN.file(&[(&format!("{table}.colour"), "1")]);
+        let file = overlay.file(&[(&format!("{table}.colour"), "1")]);
         let problems = config::parse("a", &file).unwrap_err();
         let list = problems.iter().find_map(|line| line.split_once("unknown key; allowed: "));
         let (_, list) = list.unwrap_or_else(|| panic!("{table}: {problems:?}"));
         keys.extend(list.split(", ").map(|key| format!("{table}.{key}")));
     }
-    for table in &tables[1..] {
-        keys.remove(*table);
-    }
+    keys.retain(|key| !tables.contains(&key.as_str()));
     keys
 }
 
 #[test]
 fn every_key_has_a_flag_or_is_named_as_one_of_files() {
+    let (dataplane, common) = (["dataplane", "dataplane.probing"], ["segment", "segment.port"]);
+    let bridge = [
+        "segment.storm",
+        "segment.loops",
+        "segment.neighbours",
+        "segment.snooping",
+        "segment.snooping.querier",
+        "segment.port.storm",
+    ];
+    let bridge = keys(&VXLAN, &[&dataplane[..], &common, &bridge].concat());
+    let routed = &keys(&UDP, &common) | &keys(&FLANNEL, &common);
     // What a line has to say anyhow.
-    let needed =
-        ["dataplane.local", "segment.kind", "segment.vni", "segment.flood", "segment.port.device"];
-    let flagged: BTreeSet<&str> =
-        SAME.iter().flat_map(|(keys, _)| keys.iter().map(|(key, _)| *key)).chain(needed).collect();
-    let keys = keys();
-    for key in &flagged {
-        assert!(keys.contains(*key), "{key} is no key");
-    }
-    for key in keys.iter().filter(|key| !flagged.contains(key.as_str())) {
-        let name = key.strip_prefix("segment.").map(|key| key.strip_prefix("port.").unwrap_or(key));
-        let name = name.unwrap_or_else(|| panic!("{key} has no flag"));
-        let named = |end: char| super::IN_FILES.contains(&format!("{name}{end}"));
-        assert!([',', ')', ' '].into_iter().any(named), "{key} has no flag");
+    let needed = "dataplane.local segment.kind segment.vni segment.flood segment.port.device";
+    let needed_routed =
+        "segment.kind segment.vni segment.mac segment.route segment.vtep segment.port.device";
+    for (overlay, keys, needed, in_files) in [
+        (VXLAN, bridge, needed, super::IN_FILES),
+        (FLANNEL, routed, needed_routed, super::IN_FILES_ROUTED),
+    ] {
+        let same = SAME.iter().filter(|(_, flags)| overlay.has(flags));
+        let flagged: BTreeSet<&str> = same
+            .flat_map(|(keys, _)| keys.iter().map(|(key, _)| *key))
+            .chain(needed.split(' '))
+            .collect();
+        for key in needed.split(' ') {
+            assert!(keys.contains(key), "{key} is no key");
+        }
+        for key in keys.iter().filter(|key| !flagged.contains(key.as_str())) {
+            let name = key.strip_prefix("segment.").unwrap_or(key);
+            let name = name.strip_prefix("port.").unwrap_or(name);
+            let named = |end: char| in_files.contains(&format!("{name}{end}"));
+            assert!([',', ')', ' '].into_iter().any(named), "{key} has no flag");
+        }
     }
 }
 

@@ -182,11 +182,14 @@ impl Node {
         segment.open = self.open;
         let mut planned = SegmentPlan::new(segment);
         for (place, address) in addresses.iter().enumerate() {
-            if addresses[..place].contains(address) {
-                return Err(Failure::Usage(format!("--address: {address} is given twice")));
+            let ip = address.ip;
+            if addresses[..place].iter().any(|other| other.ip == ip) {
+                return Err(Failure::Usage(format!("--address: {ip} is given twice")));
             }
-            if let Some(why) = plan::address_conflict(&locals, address.ip) {
-                return Err(Failure::Usage(format!("--address: {why}")));
+            let conflict = plan::address_conflict(&locals, ip)
+                .or_else(|| plan::mtu_conflict("--mtu", planned.segment.mtu, ip));
+            if let Some(why) = conflict {
+                return Err(Failure::Usage(format!("--address {address}: {why}")));
             }
         }
         planned.add_port(self.dev, addresses, port);

@@ -205,6 +205,16 @@ fn wrong_arguments_are_refused_with_what_is_allowed() {
             ),
             "--querier-response-interval 10, --querier-interval 9 and --snooping-querier-interval 255 do not go together",
         ),
+        (
+            format!(
+                "{vxlan} --vni 1 --remote 10.9.0.2 --address 10.8.0.1/24 --address 10.8.0.1/16"
+            ),
+            "--address: 10.8.0.1 is given twice",
+        ),
+        (
+            format!("{vxlan} --vni 1 --remote 10.9.0.2 --address fd08::1/64 --mtu 1279"),
+            "--address fd08::1/64: an IPv6 address needs an MTU of 1280 or more, and --mtu is 1279",
+        ),
         (format!("{vxlan} --vni 1 --remote 10.9.0.2 --probing-timeout 5"), "--probe"),
         (format!("{udp} --route 10.7.2.0/24"), "allowed: PREFIX=ADDRESS"),
         (format!("{udp} --route 10.7.2.0/33=10.9.0.2"), "is not an IP prefix"),

@@ -29,9 +29,6 @@ const BRIDGE: &[&str] = &[
 
 const ROUTED: &[&str] = &["gateway"];
 
-/// Smallest MTU of a link with IPv6 addresses (RFC 8200 §5).
-const MIN_MTU_V6: u32 = 1280;
-
 const ADDRESS: &str = "ADDRESS/LENGTH as in 10.8.0.1/24";
 const ADDRESSES: &str = "a list of addresses, each ADDRESS/LENGTH as in 10.8.0.1/24";
 
@@ -82,12 +79,7 @@ impl Reader<'_> {
             item.problem(format_args!("{item}: {why}"), problems);
             return None;
         }
-        if let Some(mtu) = mtu.filter(|mtu| *mtu < MIN_MTU_V6)
-            && address.ip.is_ipv6()
-        {
-            let why = format!(
-                "an IPv6 address needs an MTU of {MIN_MTU_V6} or more, and segment.mtu is {mtu}"
-            );
+        if let Some(why) = plan::mtu_conflict("segment.mtu", mtu, address.ip) {
             item.problem(format_args!("{item}: {why}"), problems);
         }
         Some(address)
