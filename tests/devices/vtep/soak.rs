@@ -1,26 +1,37 @@
 //! Three nodes in a full mesh, two of ours and the kernel's VXLAN device in a bridge, while everything that can happen
 //! to them happens at random: afterwards every frame is accounted for, every flow is alive, and nothing was left behind.
 
+mod churn;
 mod flows;
 mod misfortune;
+mod ours;
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use overplane::limits::FLANNEL_UDP_PORT;
-use overplane::{Config, Device, Dscp, Querier, Segment, Ttl, Vni};
 use overplane_lab::{Namespace, Random, Vxlan, ping_ok, privileged};
 
-use crate::hosts::{Node, configure, eventually, ip, settle};
+use crate::hosts::{configure, eventually, ip, settle};
 use crate::process;
+use churn::churn;
 use flows::{Heartbeat, multicast_arrives, stream_arrives, traffic};
-use misfortune::{churn, misfortune};
+use misfortune::misfortune;
+use ours::Ours;
 
 /// Which of the hosts is the kernel's; the others have a dataplane each.
 const KERNEL: usize = 2;
+
+/// Those who are in the bridge segment: the three hosts, and a guest of each dataplane.
+const STATIONS: usize = 5;
+
+/// The guest of a host.
+fn guest_station(host: usize) -> usize {
+    3 + host
+}
 
 /// How long flows may take to find out that their way is there again: TCP doubles its patience with every loss.
 const RECOVERY: u64 = 30;
@@ -31,10 +42,15 @@ const SLACK: u64 = 1 << 10;
 /// The same of resident memory: batches and FDBs become resident where they are first touched, which goes on for long.
 const RESIDENT_SLACK: u64 = 24 << 10;
 
-/// The overlay address of a host.
-fn inner(host: usize, v6: bool) -> IpAddr {
-    let text = if v6 { format!("fd08::{}", host + 1) } else { format!("10.8.0.{}", host + 1) };
-    ip(&text)
+/// The overlay address of a station.
+fn inner(station: usize, v6: bool) -> IpAddr {
+    let number = station + 1;
+    ip(&if v6 { format!("fd08::{number}") } else { format!("10.8.0.{number}") })
+}
+
+/// The only address of a family that the pod of a dataplane has.
+fn pod(host: usize, v6: bool) -> IpAddr {
+    ip(&if v6 { format!("fd66::{host}:1") } else { format!("10.66.{host}.1") })
 }
 
 /// The overlay address of a host in the routed segment, which the two dataplanes have besides.
@@ -46,19 +62,23 @@ fn vtep(host: usize) -> SocketAddr {
     SocketAddr::new(ip(&format!("10.9.0.{}", host + 1)), 4789)
 }
 
-/// The link of a host that is on the overlay.
-fn link(host: usize) -> &'static str {
-    if host == KERNEL { "br1" } else { "ovl0" }
+/// The link of a station that is on the overlay.
+fn link(station: usize) -> &'static str {
+    match station {
+        KERNEL => "br1",
+        0..KERNEL => "ovl0",
+        _ => "eth0",
+    }
 }
 
-fn addresses(host: usize) -> [String; 2] {
-    [format!("{}/24", inner(host, false)), format!("{}/64", inner(host, true))]
+fn addresses(station: usize) -> [String; 2] {
+    [format!("{}/24", inner(station, false)), format!("{}/64", inner(station, true))]
 }
 
-/// The hosts, each on a port of one switch.
+/// The hosts, each on a port of one switch, and whoever else is on the overlay.
 struct Scene {
-    hosts: [Namespace; 3],
-    nodes: [Node; 2],
+    stations: [Namespace; STATIONS],
+    nodes: [Ours; 2],
     _switch: Namespace,
 }
 
@@ -82,82 +102,74 @@ impl Scene {
         for host in &hosts {
             host.wait_up("eth0", Duration::from_secs(5)).unwrap();
         }
-        let nodes = [0, 1].map(|n| node(&hosts[n], n));
+        let nodes = [0, 1].map(|n| Ours::new(&hosts[n], n));
         hosts[KERNEL].add_bridge("br1").unwrap();
         // A bridge takes the address of a port otherwise, and the port will be another one.
         hosts[KERNEL].set_mac("br1", [2, 0, 0, 0, 0x42, 3]).unwrap();
         kernel_vxlan(&hosts[KERNEL]);
         configure(&hosts[KERNEL], "br1", 1450, &addresses(KERNEL));
-        Self { hosts, nodes, _switch: switch }
+        let [a, b, c] = hosts;
+        let stations = [a, b, c, nodes[0].guest.clone(), nodes[1].guest.clone()];
+        Self { stations, nodes, _switch: switch }
     }
 
     /// Waits until everybody reaches everybody in every way.
     fn assert_alive(&self, heartbeats: &[Heartbeat]) {
+        let _report = Report(&self.nodes);
         let beats: Vec<u64> = heartbeats.iter().map(Heartbeat::beats).collect();
-        for from in 0..3 {
-            for to in (0..3).filter(|to| *to != from) {
-                for v6 in [false, true] {
-                    let (host, address) = (&self.hosts[from], inner(to, v6));
-                    let what = format!("{address} answers host {from}");
-                    eventually(RECOVERY, &what, || ping_ok(host, address, 1000));
-                    let what = format!("a stream from host {from} to {address}");
-                    eventually(RECOVERY, &what, || {
-                        stream_arrives(host, &self.hosts[to], address, 300_000)
-                    });
+        let reaches = |from: &Namespace, to: &Namespace, address: IpAddr, whence: &str| {
+            let what = format!("{address} answers {whence}");
+            eventually(RECOVERY, &what, || ping_ok(from, address, 1000));
+            let what = format!("a stream from {whence} to {address}");
+            eventually(RECOVERY, &what, || stream_arrives(from, to, address, 300_000));
+        };
+        let stations = &self.stations;
+        let everybody_from = |from: usize, v6: bool| {
+            for to in (0..STATIONS).filter(|to| *to != from) {
+                let whence = format!("station {from}");
+                reaches(&stations[from], &stations[to], inner(to, v6), &whence);
+            }
+            let what = format!("multicast from station {from}, IPv6: {v6}");
+            eventually(RECOVERY, &what, || multicast_arrives(stations, from, v6));
+        };
+        thread::scope(|scope| {
+            for v6 in [false, true] {
+                for from in 0..STATIONS {
+                    scope.spawn(move || everybody_from(from, v6));
+                }
+                for from in 0..2 {
+                    let [here, there] = [from, 1 - from].map(|n| &self.nodes[n].pod);
+                    scope.spawn(move || reaches(here, there, pod(1 - from, v6), "the other pod"));
                 }
             }
-            for v6 in [false, true] {
-                let what = format!("multicast from host {from}, IPv6: {v6}");
-                eventually(RECOVERY, &what, || multicast_arrives(&self.hosts, from, v6));
-            }
-        }
-        for from in 0..2 {
-            let (host, address) = (&self.hosts[from], routed(1 - from));
+        });
+        for (from, host) in stations.iter().enumerate().take(2) {
+            let address = routed(1 - from);
             eventually(RECOVERY, "the routed segment", || ping_ok(host, address, 1000));
         }
         for (heartbeat, before) in heartbeats.iter().zip(beats) {
             let what = format!("{heartbeat} goes on");
             eventually(RECOVERY, &what, || heartbeat.beats() > before + 2);
         }
-        for host in &self.hosts {
+        for host in &self.stations {
             assert_eq!(host.checksum_errors().unwrap(), 0);
         }
     }
 }
 
-/// A dataplane of two workers, with a bridge segment towards both other hosts and a routed one towards the other
-/// dataplane.
-fn node(host: &Namespace, n: usize) -> Node {
-    let mut config = Config::new(vtep(n).ip());
-    config.workers = 2;
-    // Slots become resident when the first super-frame lies in them, which could take as long as the test.
-    config.batch = 16;
-    // As nervous as may be: what is lost once is taken for too large.
-    config.probing.interval = Duration::from_secs(1);
-    config.probing.raise = Duration::from_secs(1);
-    config.probing.max_probes = 1;
-    let mut segment = Segment::bridge(Vni::new(42).unwrap());
-    (segment.outer.dscp, segment.outer.ttl) = (Dscp::Inherit, Ttl::Inherit);
-    // One answers for its neighbours, the other floods requests.
-    segment.neighbours.suppress = n == 1;
-    segment.mtu_options.probe = true;
-    // One sends multicast to those who listen and asks for them, so that the kernel's bridge does, too; the other floods.
-    segment.snooping.enabled = n == 0;
-    let v6 = "fe80::51".parse().ok();
-    let mut querier = Querier::new(Some([10, 8, 0, 51].into()), v6);
-    querier.response_interval = Duration::from_secs(1);
-    segment.snooping.querier = Some(querier);
-    let node = Node::new(host, config, segment, &addresses(n));
-    for other in (0..3).filter(|other| *other != n) {
-        node.control.add_flood(node.segment, vtep(other)).unwrap();
+/// Says how the nodes are if somebody is not alive.
+struct Report<'a>(&'a [Ours; 2]);
+
+impl Drop for Report<'_> {
+    #[allow(clippy::print_stdout, reason = "shows when the test fails")]
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for Ours { node, .. } in self.0 {
+                println!("{}", node.control.stats());
+                println!("{:?}\n{:?}", node.control.segments(), node.control.fdb(node.segment));
+            }
+        }
     }
-    let segment = node.control.add_segment(Segment::routed(FLANNEL_UDP_PORT)).unwrap();
-    node.control.attach(segment, Device::tun_in(host, "tun0").unwrap()).unwrap();
-    configure(host, "tun0", 1472, &[format!("{}/16", routed(n))]);
-    let prefix = format!("10.7.{}.0/24", 2 - n).parse().unwrap();
-    let peer = SocketAddr::new(vtep(1 - n).ip(), FLANNEL_UDP_PORT);
-    node.control.insert_route(segment, prefix, peer).unwrap();
-    node
 }
 
 /// The kernel's VXLAN device as a port of the bridge.
@@ -200,11 +212,16 @@ fn soak(time: Duration, round: Duration) {
     let start = Instant::now();
     let mut scene = Scene::new();
     scene.assert_alive(&[]);
-    let pairs = [(0, 1), (1, 2), (2, 0)];
-    let heartbeats: Vec<Heartbeat> = [false, true]
-        .into_iter()
-        .flat_map(|v6| pairs.map(|pair| Heartbeat::start(&scene.hosts, pair, v6)))
-        .collect();
+    let mut heartbeats = Vec::new();
+    for v6 in [false, true] {
+        for (from, to) in [(0, 1), (1, 2), (2, 0), (3, 2), (1, 4)] {
+            let (from, server) = (&scene.stations[from], &scene.stations[to]);
+            heartbeats.push(Heartbeat::start(from, server, inner(to, v6)));
+        }
+        let [client, server] = [0, 1].map(|n| &scene.nodes[n].pod);
+        heartbeats.push(Heartbeat::start(client, server, pod(1, v6)));
+    }
+    let agents = [Mutex::new(()), Mutex::new(())];
     let mut holdings: Vec<Holdings> = Vec::new();
     let mut number = 0;
     // What the first rounds take for good is warming up.
@@ -212,20 +229,20 @@ fn soak(time: Duration, round: Duration) {
         number += 1;
         let random = |n: u64| Random::new(seed ^ number << 8 ^ n);
         let until = Instant::now() + round;
-        let Scene { hosts, nodes, .. } = &mut scene;
-        let controls = [0, 1].map(|n: usize| (nodes[n].control.clone(), nodes[n].segment));
+        let Scene { stations, nodes, .. } = &mut scene;
+        let charges = [0, 1].map(|n: usize| nodes[n].charge(&agents[n]));
         thread::scope(|scope| {
-            let hosts = &*hosts;
+            let stations = &*stations;
             for n in 0..4 {
-                scope.spawn(move || traffic(hosts, until, random(n)));
+                scope.spawn(move || traffic(stations, until, random(n)));
             }
-            for (n, control) in (4..).zip(&controls) {
-                scope.spawn(move || churn(control, n as usize - 4, until, random(n)));
+            for (n, charge) in (4..).zip(&charges) {
+                scope.spawn(move || churn(charge, n as usize - 4, until, random(n)));
             }
-            misfortune(hosts, nodes, until, random(6));
+            misfortune(stations, nodes, &agents, until, random(6));
         });
         scene.assert_alive(&heartbeats);
-        scene.nodes.iter().for_each(|node| settle(&node.control));
+        scene.nodes.iter().for_each(|ours| settle(&ours.node.control));
         if let Some(first) = holdings.get(1) {
             let back = |now: Holdings| (now.descriptors, now.threads);
             eventually(10, "descriptors and threads are as many as before", || {
@@ -239,10 +256,10 @@ fn soak(time: Duration, round: Duration) {
     assert!(last.heap < early.heap + SLACK, "allocations grew: {holdings:?}");
     assert!(last.memory < early.memory + RESIDENT_SLACK, "memory grew: {holdings:?}");
     drop(heartbeats);
-    for node in &scene.nodes {
-        println!("{}", node.control.stats());
+    for ours in &scene.nodes {
+        println!("{}", ours.node.control.stats());
     }
-    scene.nodes.into_iter().for_each(Node::finish);
+    scene.nodes.into_iter().for_each(|ours| ours.node.finish());
 }
 
 /// `.ci/run` runs it for half a minute; the environment variable `SOAK_SECONDS` makes it longer:

@@ -1,4 +1,4 @@
-//! Traffic of all kinds between the three hosts.
+//! Traffic of all kinds between those who are on the overlay.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use overplane_lab::{Namespace, Ping, Random, Transfer, UdpFlow, ping, tcp_transfer, udp_flow};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{inner, link};
+use super::{STATIONS, inner, link};
 
 /// Between two beats.
 const BEAT: Duration = Duration::from_millis(50);
@@ -25,12 +25,12 @@ fn assert_undamaged<T>(result: io::Result<T>) -> Option<T> {
     }
 }
 
-/// One flow after the other, of all kinds, between any two hosts.
-pub(super) fn traffic(hosts: &[Namespace; 3], until: Instant, mut random: Random) {
+/// One flow after the other, of all kinds, between any two stations.
+pub(super) fn traffic(stations: &[Namespace; STATIONS], until: Instant, mut random: Random) {
     while Instant::now() < until {
-        let from = random.of(0..=2) as usize;
-        let to = (from + random.of(1..=2) as usize) % 3;
-        let (client, server) = (&hosts[from], &hosts[to]);
+        let from = random.of(0..=4) as usize;
+        let to = (from + random.of(1..=4) as usize) % STATIONS;
+        let (client, server) = (&stations[from], &stations[to]);
         let v6 = random.of(0..=1) == 1;
         let address = inner(to, v6);
         match random.of(0..=3) {
@@ -55,7 +55,7 @@ pub(super) fn traffic(hosts: &[Namespace; 3], until: Instant, mut random: Random
                 ));
             }
             _ => {
-                multicast_arrives(hosts, from, v6);
+                multicast_arrives(stations, from, v6);
             }
         }
     }
@@ -72,8 +72,8 @@ pub(super) fn stream_arrives(
     assert_undamaged(report).is_some_and(|report| report.bytes == bytes)
 }
 
-/// Whether one of a few datagrams to a group that both other hosts have joined reaches each of them.
-pub(super) fn multicast_arrives(hosts: &[Namespace; 3], from: usize, v6: bool) -> bool {
+/// Whether one of a few datagrams to a group that all others have joined reaches each of them.
+pub(super) fn multicast_arrives(stations: &[Namespace; STATIONS], from: usize, v6: bool) -> bool {
     let group: IpAddr = match v6 {
         // "Organization-local" and administratively scoped: routed nowhere (RFC 7346, RFC 2365).
         true => Ipv6Addr::new(0xff08, 0, 0, 0, 0, 0, 0, 0x4242).into(),
@@ -81,12 +81,12 @@ pub(super) fn multicast_arrives(hosts: &[Namespace; 3], from: usize, v6: bool) -
     };
     let attempt = || -> io::Result<bool> {
         let mut members = Vec::new();
-        for host in (0..3).filter(|host| *host != from) {
-            members.push(member(&hosts[host], host, group)?);
+        for to in (0..STATIONS).filter(|to| *to != from) {
+            members.push(member(&stations[to], to, group)?);
         }
         // Each member has a port of its own; several tests of this may run at once.
-        let sender = open(&hosts[from], v6)?;
-        let index = hosts[from].index(link(from))?;
+        let sender = open(&stations[from], v6)?;
+        let index = stations[from].index(link(from))?;
         match v6 {
             true => sender.set_multicast_if_v6(index)?,
             false => sender.set_multicast_if_v4(&inner_v4(from))?,
@@ -107,8 +107,8 @@ pub(super) fn multicast_arrives(hosts: &[Namespace; 3], from: usize, v6: bool) -
     attempt().unwrap_or(false)
 }
 
-fn inner_v4(host: usize) -> Ipv4Addr {
-    match inner(host, false) {
+fn inner_v4(station: usize) -> Ipv4Addr {
+    match inner(station, false) {
         IpAddr::V4(v4) => v4,
         IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
     }
@@ -145,12 +145,12 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub(super) fn start(hosts: &[Namespace; 3], (from, to): (usize, usize), v6: bool) -> Self {
-        let address = SocketAddr::new(inner(to, v6), 0);
-        let listener = hosts[to].run(|| TcpListener::bind(address)).unwrap();
+    pub(super) fn start(from: &Namespace, to: &Namespace, address: IpAddr) -> Self {
+        let address = SocketAddr::new(address, 0);
+        let listener = to.run(|| TcpListener::bind(address)).unwrap();
         let server = listener.local_addr().unwrap();
-        let near = hosts[from].run(|| TcpStream::connect(server)).unwrap();
-        let (far, _) = listener.accept().unwrap();
+        let near = from.run(|| TcpStream::connect(server)).unwrap();
+        let (far, client) = listener.accept().unwrap();
         let (beats, over) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         for stream in [&near, &far] {
             stream.set_nodelay(true).unwrap();
@@ -159,7 +159,7 @@ impl Heartbeat {
         let echo = echo(far, over.clone());
         let beat = beat(near, beats.clone(), over.clone());
         let ends = vec![thread::spawn(echo), thread::spawn(beat)];
-        Self { name: format!("the connection from host {from} to {server}"), beats, over, ends }
+        Self { name: format!("the connection from {client} to {server}"), beats, over, ends }
     }
 
     /// How many bytes have come back.
