@@ -36,6 +36,10 @@ const RECENT: usize = 16;
 /// Released names that a sweep looks at.
 const SETTLED_AT_ONCE: usize = 1024;
 
+/// Free numbers that are kept before the first of them is given out again: without them all numbers would be, one after the
+/// other, and a list of all that were would grow as long.
+const KEPT: usize = 4096;
+
 /// Numbers to be given out.
 struct FreeNumbers {
     never_used: Range<u32>,
@@ -52,6 +56,9 @@ impl FreeNumbers {
     }
 
     fn give(&mut self, counts: &[AtomicU64]) -> Option<u32> {
+        if self.free.len() >= KEPT {
+            return self.free.pop_front();
+        }
         if let Some(number) = self.never_used.next() {
             return Some(number);
         }
@@ -393,3 +400,22 @@ impl Limits {
 
 /// The longest ageing time, for [`Limits::ageing`].
 pub const MAX_AGEING: Duration = Duration::from_secs(MAX_AGE as u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_come_and_go_are_given_out_again_before_all_were() {
+        let counts: Vec<AtomicU64> = (0..=1 << 20).map(|_| AtomicU64::new(0)).collect();
+        let mut numbers = FreeNumbers::new(1 << 20);
+        let mut highest = 0;
+        for _ in 0..100_000 {
+            let number = numbers.give(&counts).unwrap();
+            highest = highest.max(number);
+            numbers.release(number, &counts);
+        }
+        assert_eq!(highest as usize, KEPT, "one in use, the others free");
+        assert_eq!(numbers.free.len(), KEPT);
+    }
+}
