@@ -168,6 +168,16 @@ fn pair() -> [Namespace; 2] {
     hosts
 }
 
+/// A forwarder on each of two hosts, with its device up.
+fn start_both(hosts: &[Namespace; 2], arguments: [&str; 2], device: &str) -> [Running; 2] {
+    let mut forwarders =
+        [0, 1].map(|number: usize| Running::start(&hosts[number], arguments[number]));
+    for (forwarder, host) in forwarders.iter_mut().zip(hosts) {
+        forwarder.wait_for(host, device);
+    }
+    forwarders
+}
+
 /// Pings around the MTU, which is the kernel's for the device too, and bulk TCP, in both directions.
 fn exchange(hosts: &[Namespace; 2], addresses: [&str; 2], mtu: u32, link: &str) {
     let addresses = addresses.map(|address| address.parse::<IpAddr>().unwrap());
@@ -332,11 +342,7 @@ fn row_19_a_probed_path_is_in_the_counters() {
         "vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --dev ovl0 --probe --stats json",
         "vxlan --vni 42 --local 10.9.0.2 --remote 10.9.0.1 --dev ovl0 --stats json",
     ];
-    let mut forwarders =
-        [0, 1].map(|number: usize| Running::start(&hosts[number], arguments[number]));
-    for (forwarder, host) in forwarders.iter_mut().zip(&hosts) {
-        forwarder.wait_for(host, "ovl0");
-    }
+    let mut forwarders = start_both(&hosts, arguments, "ovl0");
     let mut lines = BufReader::new(forwarders[0].0.stdout.take().unwrap()).lines();
     let deadline = Instant::now() + PATIENCE;
     let vtep = loop {
@@ -374,11 +380,7 @@ fn udp_talks_to_udp() {
         "udp --local 10.9.0.1 --dev flannel0 --address 10.7.1.0/16 --route 10.7.2.0/24=10.9.0.2 --log warn",
         "udp --local 10.9.0.2 --dev flannel0 --address 10.7.2.0/16 --route 10.7.1.0/24=10.9.0.1 --log warn --workers 2",
     ];
-    let mut forwarders =
-        [0, 1].map(|number: usize| Running::start(&hosts[number], arguments[number]));
-    for (forwarder, host) in forwarders.iter_mut().zip(&hosts) {
-        forwarder.wait_for(host, "flannel0");
-    }
+    let forwarders = start_both(&hosts, arguments, "flannel0");
     exchange(&hosts, ["10.7.1.0", "10.7.2.0"], 1472, "flannel0");
     for (forwarder, host) in forwarders.into_iter().zip(&hosts) {
         let (code, out, err) = forwarder.end(libc::SIGINT);
