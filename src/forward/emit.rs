@@ -201,13 +201,7 @@ impl Emitter<'_> {
     #[inline]
     pub(super) fn deliver(&mut self, deliver: Deliver) {
         if self.output.delivers.len() == MAX_OUTPUT {
-            not_made(
-                self.context,
-                self.segment,
-                DropReason::OutputFull,
-                Some(Location::Port(deliver.port)),
-                1,
-            );
+            self.not_made(DropReason::OutputFull, Some(Location::Port(deliver.port)), 1);
             return;
         }
         self.output.delivers.push(deliver);
@@ -215,6 +209,13 @@ impl Emitter<'_> {
         if let Some(link) = &self.link {
             gateway::frame_last(link, self.output);
         }
+    }
+
+    /// Counts copies that are not made, and whose they would have been.
+    // Inlined, so that the emitter itself is not pointed to.
+    #[inline(always)]
+    pub(super) fn not_made(&self, reason: DropReason, of: Option<Location>, copies: u64) {
+        count_not_made(self.context, self.segment, reason, of, copies);
     }
 
     /// Transmits a datagram or a train, and returns whether there was room for it.
@@ -225,21 +226,15 @@ impl Emitter<'_> {
             self.output.transmits.push(transmit);
         } else {
             let vtep = Location::Vtep(transmit.vtep);
-            not_made(
-                self.context,
-                self.segment,
-                DropReason::OutputFull,
-                Some(vtep),
-                transmit.datagrams.into(),
-            );
+            self.not_made(DropReason::OutputFull, Some(vtep), transmit.datagrams.into());
         }
         room
     }
 }
 
-/// Counts copies that are not made, and whose they would have been.
+/// See [`Emitter::not_made`].
 #[cold]
-pub(super) fn not_made(
+fn count_not_made(
     context: &Context<'_>,
     segment: &SegmentEntry,
     reason: DropReason,

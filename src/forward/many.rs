@@ -11,7 +11,7 @@ use crate::tables::{PortEntry, SegmentEntry};
 use crate::wire::eth::{self, Cast};
 use crate::wire::{FrameInfo, L3, L4, VnetHeader, l4, vnet, vxlan};
 
-use super::emit::{Emitter, limit_of_paths, not_made};
+use super::emit::{Emitter, limit_of_paths};
 use super::headers::vxlan_header;
 use super::targets::{Audience, Targets};
 
@@ -31,24 +31,24 @@ impl Emitter<'_> {
     ) -> Result<(), DropReason> {
         let targets = Targets::Many(audience);
         let frame = batch.frame(index);
-        let parsed;
-        let known = match &info {
-            Some(info) => Some(info),
-            None => {
-                parsed = FrameInfo::parse(frame);
-                parsed.as_ref()
-            }
-        };
         // Mostly there is nothing to finish about it, and nobody for whom it is too large.
-        if vnet.is_zero()
-            && !audience.vteps.is_empty()
-            && let Some(info) = known
-            && (frame.len() - usize::from(info.l3_offset)) as u32 <= self.segment.narrowest
-        {
-            let cast = Cast::of(frame);
-            let copies = self.emit_finished(batch, index, (info, cast), &targets);
-            self.tally.flooded(copies);
-            return Ok(());
+        if vnet.is_zero() && !audience.vteps.is_empty() {
+            let parsed;
+            let known = match &info {
+                Some(info) => Some(info),
+                None => {
+                    parsed = FrameInfo::parse(frame);
+                    parsed.as_ref()
+                }
+            };
+            if let Some(info) = known
+                && (frame.len() - usize::from(info.l3_offset)) as u32 <= self.segment.narrowest
+            {
+                let cast = Cast::of(frame);
+                let copies = self.emit_finished(batch, index, (info, cast), &targets);
+                self.tally.flooded(copies);
+                return Ok(());
+            }
         }
         self.flood_any(batch, index, vnet, info, targets)
     }
@@ -169,13 +169,7 @@ impl Emitter<'_> {
         }
         let copies = self.emit_any(batch, index, vnet, Some(*info), rest)?;
         for vtep in &refused {
-            not_made(
-                self.context,
-                self.segment,
-                DropReason::UnderlayTooBig,
-                Some(Location::Vtep(*vtep)),
-                1,
-            );
+            self.not_made(DropReason::UnderlayTooBig, Some(Location::Vtep(*vtep)), 1);
         }
         Ok(copies + refused.len() as u64)
     }
@@ -205,13 +199,7 @@ impl Emitter<'_> {
         for vtep in vteps {
             let header = vxlan_header(self.segment, vni, batch, index, Some(*vtep));
             if self.output.headers.len() + header.len() > MAX_HEADERS {
-                not_made(
-                    self.context,
-                    self.segment,
-                    DropReason::OutputFull,
-                    Some(Location::Vtep(*vtep)),
-                    1,
-                );
+                self.not_made(DropReason::OutputFull, Some(Location::Vtep(*vtep)), 1);
                 continue;
             }
             let head = self.output.put(&header);
@@ -336,7 +324,7 @@ impl Emitter<'_> {
         let headers = count * (prefix.len() + usize::from(info.payload_offset));
         if self.output.headers.len() + headers > MAX_HEADERS {
             // Decided, but there is no room to carry it out: one copy, dropped.
-            not_made(self.context, self.segment, DropReason::OutputFull, None, 1);
+            self.not_made(DropReason::OutputFull, None, 1);
             return Ok(1);
         }
         self.chunks.clear();
@@ -391,13 +379,7 @@ impl Emitter<'_> {
                         Some(head) => train.head = head,
                         None => {
                             let of = Some(Location::Vtep(*vtep));
-                            not_made(
-                                self.context,
-                                self.segment,
-                                DropReason::OutputFull,
-                                of,
-                                count.into(),
-                            );
+                            self.not_made(DropReason::OutputFull, of, count.into());
                             continue;
                         }
                     }
@@ -422,13 +404,7 @@ impl Emitter<'_> {
         }
         for vtep in refused {
             let copies = transmit.datagrams.into();
-            not_made(
-                self.context,
-                self.segment,
-                DropReason::OutputFull,
-                Some(Location::Vtep(*vtep)),
-                copies,
-            );
+            self.not_made(DropReason::OutputFull, Some(Location::Vtep(*vtep)), copies);
         }
     }
 }
