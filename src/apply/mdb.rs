@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::Error;
 use crate::change::MAX_ENTRIES;
-use crate::multicast::{Mdb, Member, Timer};
+use crate::multicast::{Group, Mdb, Member, Timer};
 use crate::segment::{Destination, Location, SegmentId};
 use crate::source_key::SourceKey;
 use crate::tables::Bridge;
@@ -149,9 +149,12 @@ fn put(mdb: &mut Mdb, group: Option<IpAddr>, member: Member) {
     match group {
         None => mdb.routers.push(member),
         Some(group) => {
-            let mut of = mdb.groups.get(&group).cloned().unwrap_or_default();
-            of.members.push(member);
-            mdb.groups.insert(group, of);
+            if let Some(of) = mdb.groups.get_mut(&group) {
+                of.members.push(member);
+            } else {
+                let members = [member].into_iter().collect();
+                mdb.groups.insert(group, Group { members, ..Group::default() });
+            }
         }
     }
 }
