@@ -40,7 +40,7 @@ pub struct PathMtu {
     /// That of the route to the VTEP, where it is less than a segment needs.
     pub route: Option<u32>,
     /// What the underlay has taught; given up after `Config::path_mtu_expiry`, so that a path that became wider is found
-    /// to be, and at once if it is what the route to the VTEP took and that one takes more now.
+    /// to be, and when the host's links or routes have changed and its kernel would send more.
     pub learned: Option<u32>,
     /// What the VTEP has answered probes of, where something larger was lost or refused: a black hole swallows it. `None`
     /// where that is not known, and for a VTEP that does not answer.
@@ -71,15 +71,7 @@ impl PathMtu {
     ) {
         match source {
             PathSource::Configured => self.configured = mtu,
-            PathSource::Route => {
-                let was = std::mem::replace(&mut self.route, mtu);
-                // The link may have refused what it was too narrow for before anybody was told that it had become so. As
-                // Linux, kernel `net/ipv4/fib_semantics.c`, `fib_nhc_update_mtu`.
-                let wider = was.is_some_and(|was| mtu.is_none_or(|mtu| mtu > was));
-                if wider && self.learned == was {
-                    self.learned = None;
-                }
-            }
+            PathSource::Route => self.route = mtu,
             PathSource::Verified => self.verified = mtu,
             PathSource::Learned => {
                 let floor = floor(address);
@@ -141,30 +133,6 @@ mod tests {
         path.set(v4, PathSource::Learned, None, Duration::ZERO);
         assert_eq!(path.limit(), Some(1350));
         assert!(!path.is_expired(Duration::MAX));
-    }
-
-    #[test]
-    fn what_the_first_link_has_taught_goes_when_it_widens() {
-        let v4 = IpAddr::from([192, 0, 2, 1]);
-        for (learned, route, then, left) in [
-            (1400, 1400, None, None),
-            (1400, 1400, Some(1450), Some(1450)),
-            // It became narrower still, or stayed as it was.
-            (1400, 1400, Some(1350), Some(1350)),
-            (1400, 1400, Some(1400), Some(1400)),
-            // Somebody farther away has taught it.
-            (1350, 1400, None, Some(1350)),
-        ] {
-            let mut path = PathMtu::default();
-            path.set(v4, PathSource::Learned, Some(learned), SOON);
-            path.set(v4, PathSource::Route, Some(route), Duration::MAX);
-            path.set(v4, PathSource::Route, then, Duration::MAX);
-            assert_eq!(path.limit(), left, "{learned} learned, {route}, then {then:?}");
-        }
-        let mut path = PathMtu::default();
-        path.set(v4, PathSource::Learned, Some(1400), SOON);
-        path.set(v4, PathSource::Route, None, Duration::MAX);
-        assert_eq!(path.limit(), Some(1400), "of no route");
     }
 
     #[test]

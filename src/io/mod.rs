@@ -31,8 +31,8 @@ pub(crate) use probe::{Verdict, probe};
 pub(crate) use queue::PortQueue;
 pub(crate) use reason::{port_reason, underlay_reason};
 pub(crate) use sys::send::Heading;
-pub(crate) use udp::{Receiver, SendQueue, SocketOptions, UdpSocket};
-pub(crate) use underlay::{Routes, Watch, identity as netns_identity};
+pub(crate) use udp::{PathLesson, Receiver, SendQueue, SocketOptions, UdpSocket};
+pub(crate) use underlay::{Routes, Watch, identity as netns_identity, path_mtu};
 
 /// What one bounded read from a port or an underlay socket came to, besides the frames in the batch.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use super::sys::options;
 use crate::batch::Batch;
 use crate::error::Error;
 
-pub(crate) use errors::PathNews;
+pub(crate) use errors::{PathLesson, PathNews};
 pub(crate) use receiver::Receiver;
 pub(crate) use send_queue::SendQueue;
 

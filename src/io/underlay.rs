@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-use socket2::Socket;
+use socket2::{Domain, Socket, Type};
 
 use super::netlink::{self, IFINFO, NLM_F_REQUEST, NLMSG, attribute};
 use super::netns;
@@ -52,6 +52,16 @@ fn messages(mut datagram: &[u8], mut each: impl FnMut(u16, &[u8])) {
         each(u16::from_ne_bytes([message[4], message[5]]), &message[NLMSG..]);
         datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
+}
+
+/// Largest packet, in bytes, that the kernel would send to `to` from an address of this node: the MTU of the route, or
+/// less if it has learned that of the path. In the network namespace of the calling thread.
+pub(crate) fn path_mtu(local: IpAddr, to: IpAddr) -> io::Result<u32> {
+    let socket = Socket::new(Domain::for_address(SocketAddr::new(to, 0)), Type::DGRAM, None)?;
+    socket.bind(&SocketAddr::new(local, 0).into())?;
+    // Discard (RFC 863), but nothing is ever sent.
+    socket.connect(&SocketAddr::new(to, 9).into())?;
+    options::path_mtu(socket.as_fd(), to.is_ipv6())
 }
 
 /// Asks about links and routes of the network namespace in which it was opened.

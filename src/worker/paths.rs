@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::change::Change;
 use crate::event::Event;
+use crate::io::{PathLesson, path_mtu};
 use crate::path::PathSource;
 use crate::tables::Tables;
 
@@ -13,6 +14,11 @@ use super::Worker;
 /// Shortest time between two lessons of one worker, for each costs a publication.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long what this node's kernel has refused, but would not refuse any more, is believed: its route may have become
+/// wider before the refusal was heard of. It may also lead over several links of which one is narrower, and then the next
+/// refusal comes soon.
+const DOUBT: Duration = Duration::from_secs(2);
+
 impl Worker {
     /// Takes over what was found out of paths since the last time.
     pub(super) fn learn_paths(&mut self, now: Duration) {
@@ -20,10 +26,15 @@ impl Worker {
             return;
         }
         self.next_lesson = now + INTERVAL;
-        let (source, until) = (PathSource::Learned, now + self.shared.config.path_mtu_expiry);
+        let source = PathSource::Learned;
         let tables = self.reader.value();
         let (mut changes, mut vteps) = (Vec::new(), Vec::new());
-        for (to, mtu) in self.send_queue.news().drain() {
+        let config = &self.shared.config;
+        for PathLesson { to, mtu, local } in self.send_queue.news().drain() {
+            let allowed = || path_mtu(config.local_for(to)?, to).ok();
+            let doubtful = local && allowed().is_some_and(|allowed| allowed > mtu);
+            let believed = if doubtful { DOUBT } else { Duration::MAX };
+            let until = now + config.path_mtu_expiry.min(believed);
             // A path is the same for all UDP ports.
             for vtep in tables.vtep_by_address.keys().copied().filter(|vtep| vtep.ip() == to) {
                 let known = tables.path_mtu(vtep).unwrap_or_default();

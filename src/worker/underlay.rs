@@ -14,7 +14,7 @@ use mio::{Interest, Registry, Token};
 use crate::change::{Change, Flush};
 use crate::config::DontFragment;
 use crate::event::Event;
-use crate::io::{PortQueue, Routes, Watch, netns_identity};
+use crate::io::{PortQueue, Routes, Watch, netns_identity, path_mtu};
 use crate::path::PathSource;
 use crate::segment::{PortId, VtepId};
 use crate::tables::Tables;
@@ -263,8 +263,17 @@ impl Worker {
             // Without a route the next one counts, and what is fragmented has no limit.
             let mtu =
                 mtu.filter(|mtu| *mtu < widest && config.dont_fragment != DontFragment::Unset);
-            if tables.path_mtu(vtep).is_some_and(|path| path.route != mtu) {
+            let Some(path) = tables.path_mtu(vtep) else { continue };
+            if path.route != mtu {
                 changes.push(Change::SetPathMtu { vtep, source, mtu, until });
+            }
+            // The kernel forgets what it has learned when the route is another (`net/ipv4/fib_semantics.c`,
+            // `fib_nhc_update_mtu`), and what it has refused for a link that was narrow is over with that.
+            if let Some(learned) = path.learned
+                && path_mtu(local, vtep.ip()).is_ok_and(|allowed| allowed > learned)
+            {
+                let source = PathSource::Learned;
+                changes.push(Change::SetPathMtu { vtep, source, mtu: None, until });
             }
         }
         for (port, name, up) in flips {

@@ -107,6 +107,21 @@ pub(crate) fn set_busy_poll(fd: BorrowedFd<'_>, microseconds: i32) -> io::Result
     set(fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, i32::from(microseconds > 0))
 }
 
+/// The path MTU, in bytes, to where a socket is connected: that of the route, or what the kernel has learned of the path
+/// and still believes.
+pub(crate) fn path_mtu(fd: BorrowedFd<'_>, v6: bool) -> io::Result<u32> {
+    let (level, option) = match v6 {
+        true => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+        false => (libc::IPPROTO_IP, libc::IP_MTU),
+    };
+    let mut mtu = 0_u32;
+    let mut len = size_of_val(&mtu) as libc::socklen_t;
+    let memory = (&raw mut mtu).cast();
+    // SAFETY: `memory` points to `len` writable bytes.
+    checked(unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, memory, &raw mut len) })?;
+    Ok(mtu)
+}
+
 /// Datagrams that a socket dropped so far, mostly because its receive buffer was full; wraps at 2³².
 pub(crate) fn drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
     let mut info = [0_u32; 16];

@@ -10,7 +10,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::*;
 use crate::drop_reason::DropReason;
 use crate::io::udp::Buffers;
-use crate::io::{Heading, Receiver, SendQueue, SocketOptions, UdpSocket, underlay_reason};
+use crate::io::{
+    Heading, PathLesson, Receiver, SendQueue, SocketOptions, UdpSocket, underlay_reason,
+};
 use crate::segment::OuterHeader;
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

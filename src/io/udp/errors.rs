@@ -9,9 +9,19 @@ use crate::io::sys::error_queue;
 /// Entries that are taken from a socket's queue at a time, and news that are kept.
 const MOST: usize = 64;
 
-/// Which paths turned out to be narrow: addresses with the largest packet, in bytes, that gets there.
+/// A path that turned out to be narrow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PathLesson {
+    pub(crate) to: IpAddr,
+    /// The largest packet, in bytes, that gets there.
+    pub(crate) mtu: u32,
+    /// Whether this node's kernel said so, rather than a router.
+    pub(crate) local: bool,
+}
+
+/// Which paths turned out to be narrow, each once.
 #[derive(Debug, Default)]
-pub(crate) struct PathNews(Vec<(IpAddr, u32)>);
+pub(crate) struct PathNews(Vec<PathLesson>);
 
 impl PathNews {
     /// Takes in what a socket has to say, and returns whether it may have failed for something that was sent earlier.
@@ -38,17 +48,19 @@ impl PathNews {
             routers += usize::from(!error.local);
             // Very old routers do not say how large it may be (RFC 1191 §5): the kernel guesses, and will refuse.
             if error.errno == libc::EMSGSIZE && error.info > 0 {
-                self.add(error.to, error.info);
+                self.add(PathLesson { to: error.to, mtu: error.info, local: error.local });
             }
         }
         (entries, routers)
     }
 
-    fn add(&mut self, to: IpAddr, mtu: u32) {
-        if let Some((_, known)) = self.0.iter_mut().find(|(other, _)| *other == to) {
-            *known = mtu.min(*known);
+    fn add(&mut self, lesson: PathLesson) {
+        if let Some(known) = self.0.iter_mut().find(|known| known.to == lesson.to) {
+            if lesson.mtu < known.mtu {
+                *known = lesson;
+            }
         } else if self.0.len() < MOST {
-            self.0.push((to, mtu));
+            self.0.push(lesson);
         }
     }
 
@@ -56,7 +68,7 @@ impl PathNews {
         self.0.is_empty()
     }
 
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (IpAddr, u32)> + '_ {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = PathLesson> + '_ {
         self.0.drain(..)
     }
 }

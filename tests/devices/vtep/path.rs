@@ -6,7 +6,7 @@ use std::time::Duration;
 use overplane::{Config, DropReason, Event, PathMtu, ProbeState, Segment, Vni};
 use overplane_lab::{Namespace, Ping, Transfer, ping, privileged, tcp_transfer};
 
-use crate::hosts::{INNER_V4, INNER_V6, Node, eventually, inner_addresses, ip};
+use crate::hosts::{self, INNER_V4, INNER_V6, Node, eventually, inner_addresses, ip, underlay};
 
 const V4: [&str; 2] = ["10.9.1.1", "10.9.2.1"];
 const V6: [&str; 2] = ["fd09:1::1", "fd09:2::1"];
@@ -171,4 +171,45 @@ fn row_19_a_path_grows_back_when_its_links_do() {
     assert!(left.control.stats().totals.drops(DropReason::UnderlayTooBig) > 0);
     left.finish();
     right.finish();
+}
+
+/// The kernel refuses datagrams from the moment a link is narrower; whoever asks it a moment later is told that it is not.
+#[test]
+fn row_19_a_link_that_was_narrow_for_a_moment_leaves_nothing_behind() {
+    if !privileged("row_19_a_link_that_was_narrow_for_a_moment_leaves_nothing_behind") {
+        return;
+    }
+    for (local, mtu) in [(hosts::V4, 1450), (hosts::V6, 1430)] {
+        let hosts = underlay();
+        // Those who send remember what they were told, too.
+        for setting in ["net/ipv4/route/mtu_expires", "net/ipv6/route/mtu_expires"] {
+            hosts[0].sysctl(setting, "1").unwrap();
+        }
+        let nodes = [0, 1].map(|n| {
+            let segment = Segment::bridge(Vni::new(42).unwrap());
+            let config = Config::new(ip(local[n]));
+            let node = Node::new(&hosts[n], config, segment, &inner_addresses(n));
+            node.control.add_flood(node.segment, SocketAddr::new(ip(local[1 - n]), 4789)).unwrap();
+            node
+        });
+        let to = ip(INNER_V4[1]);
+        eventually(5, "the hosts know each other", || pings(&hosts[0], to, mtu - 28));
+        let learned = || path(&nodes[0]).learned;
+        let refused = || nodes[0].control.stats().totals.drops(DropReason::UnderlayTooBig);
+        // An answer is not waited for.
+        let timeout = Duration::from_millis(5);
+        let at_once = Ping { payload: mtu - 28, count: 1, timeout, ..Ping::default() };
+        let mut met = 0;
+        for _ in 0..8 {
+            let before = refused();
+            hosts[0].set_mtu("eth0", 1300).unwrap();
+            ping(&hosts[0], to, at_once).unwrap();
+            hosts[0].set_mtu("eth0", 1500).unwrap();
+            eventually(5, "nothing is remembered of it", || learned().is_none());
+            eventually(5, "large packets arrive", || pings(&hosts[0], to, mtu - 28));
+            met += u32::from(refused() > before);
+        }
+        assert!(met > 0, "{}", nodes[0].control.stats());
+        nodes.into_iter().for_each(Node::finish);
+    }
 }

@@ -4,7 +4,7 @@ use super::*;
 
 /// Sends a datagram to each address, as trains where they follow each other; all have to be taken. Returns what was found
 /// out of paths.
-fn send(socket: &UdpSocket, to: &[SocketAddr], max_train: usize) -> Vec<(IpAddr, u32)> {
+fn send(socket: &UdpSocket, to: &[SocketAddr], max_train: usize) -> Vec<PathLesson> {
     let mut queue = SendQueue::new(max_train);
     let messages = to.iter().map(|to| (*to, [&b"data"[..], b"gram"]));
     let refusal = queue.send(socket, messages, max_train > 1, |index, outcome| {
@@ -49,7 +49,8 @@ fn what_this_node_refuses_teaches_the_path() {
             });
             assert!(refusal.is_none());
             assert_eq!(refused, 3);
-            assert_eq!(queue.news().drain().collect::<Vec<_>>(), [(ip, 1400)]);
+            let lesson = PathLesson { to: ip, mtu: 1400, local: true };
+            assert_eq!(queue.news().drain().collect::<Vec<_>>(), [lesson]);
             assert!(queue.news().is_empty());
         }
     });

@@ -33,9 +33,7 @@ pub(super) fn misfortune(
             }
             // Less fits through it.
             1 => {
-                // Never too small for IPv6: what was learned of a link that was narrow for a moment may be heard late,
-                // and then it holds for minutes.
-                hosts[host].set_mtu("eth0", random.of(1350..=1499) as u32).unwrap();
+                hosts[host].set_mtu("eth0", random.of(1300..=1499) as u32).unwrap();
                 pause(&mut random, 300);
                 hosts[host].set_mtu("eth0", 1500).unwrap();
             }
