@@ -266,6 +266,7 @@ impl Draft {
             has_many_headers: false,
             vnis: Shards::new(seed),
             ports: SmallVec::new(),
+            vlan_ports: 0,
             table,
             mentions: Shards::new(seed),
             discovered: SmallVec::new(),

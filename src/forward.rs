@@ -15,6 +15,7 @@ mod many;
 mod neighbours;
 mod news;
 mod outcome;
+mod plain;
 mod probe;
 mod query;
 mod recognise;

@@ -53,7 +53,7 @@ pub struct Transmit {
     pub vtep: VtepId,
     /// UDP source port.
     pub source: SourcePort,
-    /// TOS byte and TTL, of all datagrams.
+    /// TOS byte and TTL, of all datagrams, and what is counted of them.
     pub outer: OuterHeader,
     /// First bytes, inside [`Output::headers`]; mostly empty.
     pub head: Span,
@@ -63,8 +63,6 @@ pub struct Transmit {
     pub datagrams: u32,
     /// Bytes of `body` in each datagram but the last.
     pub size: u32,
-    /// For how many stations the frame inside is, for the counters.
-    pub cast: Cast,
 }
 
 impl Transmit {
@@ -75,8 +73,8 @@ impl Transmit {
         (source, outer): (SourcePort, OuterHeader),
         body: Span,
     ) -> Self {
-        let (head, cast) = (Span::default(), Cast::Unicast);
-        Self { vtep, source, outer, head, body, datagrams: 1, size: body.len, cast }
+        let head = Span::default();
+        Self { vtep, source, outer, head, body, datagrams: 1, size: body.len }
     }
 }
 

@@ -321,6 +321,8 @@ pub(crate) struct SegmentEntry {
     /// VTEPs that datagrams go to under another VNI than the segment's.
     pub(crate) vnis: Shards<VtepId, Vni>,
     pub(crate) ports: SmallVec<[PortId; 4]>,
+    /// How many of the ports care for VLANs.
+    pub(crate) vlan_ports: u32,
     pub(crate) table: SegmentTable,
     /// The VTEPs and ports that the control plane names.
     pub(crate) mentions: Shards<Location, Mentions>,

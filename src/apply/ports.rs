@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::Error;
 use crate::counters::PerWorker;
-use crate::segment::{Location, PortId, PortOptions, SegmentId};
+use crate::segment::{Location, PortId, PortOptions, SegmentId, Traits};
 use crate::slots::MAX_SLOTS;
 use crate::tables::{PortEntry, SegmentEntry, SegmentTable};
 use crate::wire::MacAddr;
@@ -24,13 +24,14 @@ impl Draft {
         let counters = Arc::new(PerWorker::new(self.tables.workers));
         let mac = options.mac;
         let storm = options.storm.buckets()?.map(Arc::new);
+        let traits = options.traits();
         let handle = self.tables.ports.insert_with(|handle| {
             Arc::new(PortEntry {
                 id: PortId(handle),
                 name,
                 segment,
                 offload,
-                traits: options.traits(),
+                traits,
                 gateway: options.gateway.as_ref().map(|gateway| Arc::new(gateway.into())),
                 options,
                 storm,
@@ -41,6 +42,7 @@ impl Draft {
         let id = PortId(handle.ok_or(Error::Limit { what: "ports", limit: MAX_SLOTS })?);
         self.replace_place(segment, id)?;
         self.segment(segment)?.ports.push(id);
+        self.count_vlan_ports(segment, Traits::default(), traits)?;
         self.welcome(segment, Location::Port(id));
         self.change_own_mac(segment, None, mac)?;
         self.tables.attachments += 1;
@@ -62,7 +64,8 @@ impl Draft {
         let before = entry.options.mac;
         options.mac = options.mac.or(before);
         let mac = options.mac;
-        entry.traits = options.traits();
+        let (traits_before, traits) = (entry.traits, options.traits());
+        entry.traits = traits;
         // Buckets are full when they are new: what stays as it is keeps its own.
         if options.storm != entry.options.storm {
             entry.storm = options.storm.buckets()?.map(Arc::new);
@@ -71,6 +74,7 @@ impl Draft {
             entry.gateway = options.gateway.as_ref().map(|gateway| Arc::new(gateway.into()));
         }
         entry.options = options;
+        self.count_vlan_ports(segment, traits_before, traits)?;
         self.change_own_mac(segment, before, mac)
     }
 
@@ -79,6 +83,7 @@ impl Draft {
         self.added.retain(|added| *added != port);
         self.tables.attachments += 1;
         self.change_own_mac(entry.segment, entry.options.mac, None)?;
+        self.count_vlan_ports(entry.segment, entry.traits, Traits::default())?;
         let gone = Location::Port(port);
         let segment = self.segment(entry.segment)?;
         remove(&mut segment.ports, port);
@@ -94,6 +99,21 @@ impl Draft {
             }
             SegmentTable::Routed(_) => self.remove_next_hop(entry.segment, port),
         }
+    }
+
+    /// A port cares for VLANs from now on, or no more.
+    fn count_vlan_ports(
+        &mut self,
+        segment: SegmentId,
+        before: Traits,
+        after: Traits,
+    ) -> Result<(), Error> {
+        let [before, after] = [before, after].map(|traits| u32::from(traits.meets(Traits::VLAN)));
+        if before != after {
+            let count = &mut self.segment(segment)?.vlan_ports;
+            *count = *count + after - before;
+        }
+        Ok(())
     }
 
     /// The device of a port has another MAC address than before: nobody else may have spoken for it.

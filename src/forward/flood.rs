@@ -7,7 +7,7 @@ use crate::drop_reason::DropReason;
 use crate::output::Output;
 use crate::segment::{PortId, Traits, VtepId};
 use crate::tables::{Bridge, PortEntry, SegmentEntry};
-use crate::wire::eth::MacNumber;
+use crate::wire::eth::{Cast, MacNumber};
 use crate::wire::{FrameInfo, VnetHeader};
 
 use super::clamp;
@@ -26,13 +26,11 @@ pub(super) type Receivers<'a> = (&'a [PortId], &'a [VtepId], Traits);
 
 /// What a port must not have to get a frame that is flooded.
 #[inline]
-fn class(to: MacNumber) -> Traits {
-    if !to.is_multicast() {
-        Traits::NO_UNKNOWN_UNICAST
-    } else if to.is_broadcast() {
-        Traits::NO_BROADCAST
-    } else {
-        Traits::NO_MULTICAST
+pub(super) fn class(cast: Cast) -> Traits {
+    match cast {
+        Cast::Unicast => Traits::NO_UNKNOWN_UNICAST,
+        Cast::Broadcast => Traits::NO_BROADCAST,
+        Cast::Multicast => Traits::NO_MULTICAST,
     }
 }
 
@@ -49,8 +47,8 @@ pub(super) fn audience<'a>(
     match list {
         // Ports that are named get it, whatever they are flooded with.
         Some(list) if !list.ports.is_empty() => (&list.ports, &list.vteps, Traits::default()),
-        Some(list) => (&segment.ports, &list.vteps, class(to)),
-        None => (&segment.ports, &bridge.flood, class(to)),
+        Some(list) => (&segment.ports, &list.vteps, class(Cast::to(to))),
+        None => (&segment.ports, &bridge.flood, class(Cast::to(to))),
     }
 }
 
@@ -58,6 +56,22 @@ impl Forwarder {
     /// Floods frame `index` of a batch from a port, from one MAC address to another.
     #[inline(never)]
     pub(super) fn flood_from_port(
+        &mut self,
+        context: &Context<'_>,
+        (port, segment, bridge): (&PortEntry, &SegmentEntry, &Bridge),
+        batch: &mut Batch,
+        (index, to, from): (usize, MacNumber, MacNumber),
+        output: &mut Output,
+    ) -> Result<(), DropReason> {
+        if self.flood_plainly(context, (port, segment, bridge), batch, (index, to), output) {
+            return Ok(());
+        }
+        self.flood_by_options(context, (port, segment, bridge), batch, (index, to, from), output)
+    }
+
+    /// The same, as the options of the segment and of the port say.
+    #[inline(never)]
+    fn flood_by_options(
         &mut self,
         context: &Context<'_>,
         (port, segment, bridge): (&PortEntry, &SegmentEntry, &Bridge),
@@ -89,7 +103,7 @@ impl Forwarder {
     ) -> Result<(), DropReason> {
         let vnet = batch.vnet(index);
         let frame = batch.frame(index);
-        let flooded = (from, class(to), frame.len(), vnet);
+        let flooded = (from, class(Cast::to(to)), frame.len(), vnet);
         admit(context, (segment, bridge), Some(port), flooded, output)?;
         let audience = Audience {
             tables: context.tables,
@@ -141,7 +155,7 @@ impl Forwarder {
         ((vnet, info), (ports, vteps, unwanted)): ((VnetHeader, FrameInfo), Receivers<'_>),
         output: &mut Output,
     ) -> Result<(), DropReason> {
-        let flooded = (from, class(to), batch.span(index).len as usize, vnet);
+        let flooded = (from, class(Cast::to(to)), batch.span(index).len as usize, vnet);
         admit(context, (segment, bridge), None, flooded, output)?;
         self.coalescer.end_all(batch, output);
         let (without, vid) = (apart | unwanted, vlan::vid(batch.frame(index)));

@@ -121,16 +121,16 @@ impl Emitter<'_> {
         let delivered = self.deliver_to_all(batch, index, VnetHeader::default(), cast, targets);
         if let Some(first) = vteps.first() {
             let frame = batch.frame(index);
-            let (bytes, headers) = (frame.len(), self.outer_headers(frame, info));
-            let transmitted = self.output.transmits.len();
-            if !self.segment.has_many_headers || self.segment.vnis.is_empty() {
+            let (bytes, (source, outer)) = (frame.len(), self.outer_headers(frame, info));
+            let headers = (source, OuterHeader { cast, ..outer });
+            let transmitted = if self.segment.vnis.is_empty() {
                 let body = self.encapsulate(batch, index, *first);
                 let whole = Transmit::whole(*first, headers, body);
-                self.transmit_to_all(Transmit { cast, ..whole }, vteps);
+                self.transmit_to_all(whole, vteps)
             } else {
-                self.transmit_each(batch, index, (headers, cast), vteps);
-            }
-            if self.output.transmits.len() > transmitted {
+                self.transmit_each(batch, index, headers, vteps)
+            };
+            if transmitted {
                 self.tally.encapsulated(bytes, cast);
             }
         }
@@ -186,16 +186,17 @@ impl Emitter<'_> {
         }
     }
 
-    /// Transmits frame `index` to VTEPs of which some have a VNI of their own.
+    /// Transmits frame `index` to VTEPs of which some have a VNI of their own, and returns whether there was room for one.
     #[cold]
     fn transmit_each(
         &mut self,
         batch: &Batch,
         index: usize,
-        (headers, cast): ((SourcePort, OuterHeader), Cast),
+        headers: (SourcePort, OuterHeader),
         vteps: &[VtepId],
-    ) {
-        let Some(vni) = self.segment.id.vni else { return };
+    ) -> bool {
+        let Some(vni) = self.segment.id.vni else { return false };
+        let mut any = false;
         for vtep in vteps {
             let header = vxlan_header(self.segment, vni, batch, index, Some(*vtep));
             if self.output.headers.len() + header.len() > MAX_HEADERS {
@@ -204,8 +205,9 @@ impl Emitter<'_> {
             }
             let head = self.output.put(&header);
             let whole = Transmit::whole(*vtep, headers, batch.span(index));
-            self.transmit(Transmit { head, cast, ..whole });
+            any |= self.transmit(Transmit { head, ..whole });
         }
+        any
     }
 
     /// The headers of a train again, under the VNI of the VTEP it goes to, if that has one of its own; `None` if there is
@@ -318,6 +320,7 @@ impl Emitter<'_> {
             None => &[],
         };
         let (source, outer) = self.outer_headers(frame, info);
+        let outer = OuterHeader { cast, ..outer };
         // Extension headers can make each chunk's headers as long as a frame.
         let payload = info.ip_end.saturating_sub(info.payload_offset.into()) as usize;
         let count = payload.div_ceil(size.max(1)).min(gso::MAX_CHUNKS);
@@ -365,7 +368,6 @@ impl Emitter<'_> {
                 body: Span { start: first.body.start + base, len: end - first.body.start },
                 datagrams: count,
                 size: size as u32,
-                cast,
             };
             let mut encapsulated = false;
             for vtep in vteps {
@@ -394,9 +396,9 @@ impl Emitter<'_> {
         Ok(copies)
     }
 
-    /// Transmits the same to each of some VTEPs.
+    /// Transmits the same to each of some VTEPs, and returns whether there was room for one.
     #[inline(always)]
-    fn transmit_to_all(&mut self, transmit: Transmit, vteps: &[VtepId]) {
+    pub(super) fn transmit_to_all(&mut self, transmit: Transmit, vteps: &[VtepId]) -> bool {
         let room = MAX_OUTPUT - self.output.transmits.len();
         let (to, refused) = vteps.split_at(vteps.len().min(room));
         for vtep in to {
@@ -406,6 +408,7 @@ impl Emitter<'_> {
             let copies = transmit.datagrams.into();
             self.not_made(DropReason::OutputFull, Some(Location::Vtep(*vtep)), copies);
         }
+        !to.is_empty()
     }
 }
 

@@ -24,7 +24,7 @@ impl Forwarder {
         if let Some(vtep) = tables.vtep(transmit.vtep) {
             let counters = vtep.counters.of(self.worker);
             counters.sent(datagrams, bytes);
-            counters.sent_for(Groups::of(transmit.cast, datagrams));
+            counters.sent_for(Groups::of(transmit.outer.cast, datagrams));
         }
     }
 

@@ -162,11 +162,11 @@ impl Forwarder {
             listener: segment.id.udp_port,
         };
         // It is the way there without fragments that is to be known.
-        let outer = OuterHeader { may_fragment: false, ..outer };
+        let cast = if segment.kind.is_ethernet() { Cast::Multicast } else { Cast::Unicast };
+        let outer = OuterHeader { may_fragment: false, cast, ..outer };
         let whole = Transmit::whole(vtep, (source, outer), Span::default());
         let head = Span { start, len: len as u32 };
-        let cast = if segment.kind.is_ethernet() { Cast::Multicast } else { Cast::Unicast };
         let mut emitter = self.emitter(context, segment, output);
-        emitter.generate_datagram(Transmit { head, cast, ..whole });
+        emitter.generate_datagram(Transmit { head, ..whole });
     }
 }

@@ -1,5 +1,6 @@
 //! What the outer IP headers of a segment's datagrams say.
 
+use crate::wire::eth::Cast;
 use crate::wire::{FrameInfo, ecn};
 
 /// How congestion marks of the underlay and of inner packets are merged (RFC 6040).
@@ -85,6 +86,8 @@ pub struct OuterHeader {
     /// Whether the underlay may fragment it although datagrams are mostly not to be; see
     /// [`Tables::inherit_dont_fragment`](crate::Tables::inherit_dont_fragment).
     pub may_fragment: bool,
+    /// For how many stations the frame inside is: no part of the header, but counted with it.
+    pub cast: Cast,
 }
 
 /// The options, ready to be used for each frame.
@@ -125,6 +128,7 @@ impl OuterRule {
             tos: info.tos(frame) & self.copied | self.set,
             ttl: if self.inherits_ttl { info.ttl(frame) } else { self.ttl },
             may_fragment: self.inherits_df && info.may_be_fragmented(frame),
+            cast: Cast::Unicast,
         }
     }
 }

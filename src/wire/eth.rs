@@ -118,6 +118,16 @@ impl Cast {
         }
     }
 
+    /// That of a frame to an address.
+    #[inline]
+    pub(crate) fn to(address: MacNumber) -> Self {
+        match (address.is_multicast(), address.is_broadcast()) {
+            (false, _) => Self::Unicast,
+            (true, false) => Self::Multicast,
+            (true, true) => Self::Broadcast,
+        }
+    }
+
     #[cold]
     fn of_group(frame: &[u8]) -> Self {
         if frame.starts_with(&MacAddr::BROADCAST.0) { Self::Broadcast } else { Self::Multicast }

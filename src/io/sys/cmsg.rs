@@ -185,7 +185,10 @@ mod tests {
             (false, libc::IPPROTO_IP, libc::IP_TOS, libc::IP_TTL),
             (true, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::IPV6_HOPLIMIT),
         ] {
-            sent.set_header(v6, OuterHeader { tos: 0xb9, ttl: 3, may_fragment: true });
+            sent.set_header(
+                v6,
+                OuterHeader { tos: 0xb9, ttl: 3, may_fragment: true, ..OuterHeader::default() },
+            );
             let len = sent.set_stride(1450);
             let mut same = message(level, tos, &0xb9_i32.to_ne_bytes());
             same.extend(message(level, ttl, &3_i32.to_ne_bytes()));

@@ -15,6 +15,7 @@ use super::checked;
 use super::cmsg::SendControl;
 use super::message::{MAX_MESSAGES, MAX_VECTORS, NO_BYTES, no_messages};
 use crate::segment::OuterHeader;
+use crate::wire::eth::Cast;
 
 /// Most bytes of the datagrams of a train: so many that it stays whole down to a device, where the headers of UDP, IP
 /// and Ethernet with a VLAN tag are part of it, and 65,536 bytes are too many (kernel `net/core/dev.c`,
@@ -61,7 +62,7 @@ impl Train {
         vectors: 0,
         address: 0,
         address_len: 0,
-        outer: OuterHeader { tos: 0, ttl: 0, may_fragment: false },
+        outer: OuterHeader { tos: 0, ttl: 0, may_fragment: false, cast: Cast::Unicast },
     };
 
     /// Number of datagrams.

@@ -88,7 +88,7 @@ fn headers_are_sent_and_seen_by_both_families() {
         let sent: Vec<(Heading, u8)> = tos
             .map(|tos| {
                 let ttl = if tos % 2 == 0 { 0 } else { 7 };
-                let outer = OuterHeader { tos, ttl, may_fragment: false };
+                let outer = OuterHeader { tos, ttl, ..OuterHeader::default() };
                 (Heading { to, outer }, tos)
             })
             .collect();
