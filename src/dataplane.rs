@@ -30,21 +30,38 @@ impl Dataplane {
     /// Builds a dataplane and starts a thread for each worker.
     ///
     /// # Errors
-    /// Those of [`Dataplane::build`], and [`Error::Io`] when a thread cannot be started.
+    /// Those of [`Dataplane::build`] and [`Dataplane::run`].
     pub fn start(config: Config) -> Result<Self, Error> {
         let (mut dataplane, workers) = Self::build(config)?;
-        dataplane.shared.threaded.store(true, Ordering::Relaxed);
-        for (index, worker) in workers.into_iter().enumerate() {
-            let thread = thread::Builder::new()
-                .name(format!("overplane-{index}"))
-                .spawn(move || worker.run())
-                .map_err(|error| Error::io("starting a worker thread", error, ""))?;
-            dataplane.threads.push(thread);
-        }
+        dataplane.run(workers)?;
         Ok(dataplane)
     }
 
-    /// Builds a dataplane whose workers the embedder runs, on threads of its own choice and pinning.
+    /// Starts a thread for each of the workers that [`Dataplane::build`] returned.
+    ///
+    /// Segments and devices can be added before. Threads have the credentials, capabilities and filters of the thread
+    /// that calls this, so between the two is where a process gives up the privileges that only its set-up needs.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] for a worker of another dataplane, [`Error::Io`] when a thread cannot be started. The threads
+    /// started until then run on.
+    pub fn run(&mut self, workers: Vec<Worker>) -> Result<(), Error> {
+        if workers.iter().any(|worker| !worker.belongs_to(&self.shared)) {
+            return Err(Error::conflict("starting a worker thread", "it is another dataplane's"));
+        }
+        self.shared.threaded.store(true, Ordering::Relaxed);
+        for worker in workers {
+            let thread = thread::Builder::new()
+                .name(format!("overplane-{}", worker.index()))
+                .spawn(move || worker.run())
+                .map_err(|error| Error::io("starting a worker thread", error, ""))?;
+            self.threads.push(thread);
+        }
+        Ok(())
+    }
+
+    /// Builds a dataplane whose workers the embedder runs: on threads of its own choice and pinning, or later with
+    /// [`Dataplane::run`].
     ///
     /// Underlay sockets belong to the network namespace of the calling thread, those that are opened later too. Their
     /// offloads are tried out first: some datagrams between two sockets on the node's own address, which takes a few
@@ -111,7 +128,7 @@ impl Dataplane {
         self.control().stats()
     }
 
-    /// Whether every thread that [`Dataplane::start`] started still runs.
+    /// Whether every thread that [`Dataplane::start`] or [`Dataplane::run`] started still runs.
     ///
     /// A thread that ended before [`Dataplane::stop`] has failed; its error is what `stop` returns.
     #[must_use]
@@ -119,7 +136,16 @@ impl Dataplane {
         !self.shared.stopping() && self.threads.iter().all(|thread| !thread.is_finished())
     }
 
-    /// Stops all workers and waits for the threads that [`Dataplane::start`] started.
+    /// Time since the worker that has been silent for longest was heard of.
+    ///
+    /// Workers let themselves be heard of once a second, busy or idle, so that more than two seconds mean one that hangs,
+    /// or a machine that has no time for it. Counts from [`Dataplane::build`] for workers that have not run yet.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.shared.silence()
+    }
+
+    /// Stops all workers and waits for the threads that [`Dataplane::start`] or [`Dataplane::run`] started.
     ///
     /// Frames of a batch under way are still forwarded. Devices and sockets are closed with the worker that holds them:
     /// when this returns, or after [`Dataplane::build`] when the worker is dropped. What was attached so late that no

@@ -38,6 +38,8 @@ pub(crate) struct Seat {
     pub(crate) waker: Waker,
     /// Datagrams the kernel dropped at this worker's sockets.
     pub(crate) overflows: AtomicU64,
+    /// When it was heard of last, in milliseconds of the dataplane's clock.
+    heard: AtomicU64,
 }
 
 /// A UDP port that segments receive on.
@@ -113,7 +115,12 @@ impl Shared {
         max_train: usize,
         prober: Prober,
     ) -> Self {
-        let seat = |waker| Seat { inbox: Mutex::default(), waker, overflows: AtomicU64::new(0) };
+        let seat = |waker| Seat {
+            inbox: Mutex::default(),
+            waker,
+            overflows: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+        };
         #[allow(clippy::disallowed_methods, reason = "the origin of the dataplane's clock")]
         let origin = Instant::now();
         Self {
@@ -172,6 +179,17 @@ impl Shared {
             |seen: &mut Vec<u64>| !self.stopping() && seen.iter().any(|seen| *seen < version);
         let waited = self.caught_up.wait_timeout_while(lock(&self.seen), timeout, behind);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// A worker lets itself be heard of.
+    pub(crate) fn hear(&self, worker: usize, now: Duration) {
+        self.seats[worker].heard.store(now.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Time since the worker that has been silent for longest was heard of.
+    pub(crate) fn silence(&self) -> Duration {
+        let heard = self.seats.iter().map(|seat| seat.heard.load(Ordering::Relaxed)).min();
+        self.now().saturating_sub(Duration::from_millis(heard.unwrap_or(0)))
     }
 
     pub(crate) fn stopping(&self) -> bool {

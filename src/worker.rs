@@ -249,6 +249,14 @@ impl Worker {
         }
     }
 
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    pub(crate) fn belongs_to(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
     /// Runs until the dataplane is stopped.
     ///
     /// # Errors
@@ -432,6 +440,7 @@ impl Worker {
             self.overflows += source.new_drops();
         }
         self.shared.seats[self.index].overflows.store(self.overflows, Ordering::Relaxed);
+        self.shared.hear(self.index, now);
         if self.index == 0 {
             self.tick_paths(now);
             self.tick_groups(now);

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overplane::{
-    Change, ChannelError, ChannelPort, Config, Control, Dataplane, Device, DeviceKind, Flush,
-    MacAddr, PortId, PortOptions, Segment, SegmentId, Turn, Vni,
+    Change, ChannelError, ChannelPort, Config, Control, Dataplane, Device, DeviceKind, Error,
+    Flush, MacAddr, PortId, PortOptions, Segment, SegmentId, Turn, Vni,
 };
 
 use groups::{Say, say};
@@ -337,6 +337,53 @@ fn an_embedder_can_run_the_workers_itself() {
     dataplane.stop().unwrap();
     assert_eq!(worker.turn(None).unwrap(), Turn::Stopped);
     assert!(control.stats().totals.is_conserved());
+}
+
+/// Between the two, a process can give up what its set-up needs.
+#[test]
+fn a_dataplane_that_was_built_is_run_later() {
+    let build = |local: &str| Dataplane::build(Config::new(local.parse().unwrap())).unwrap();
+    let (mut dataplane, workers) = build("127.87.0.2");
+    let control = dataplane.control();
+    let mut segment = Segment::bridge(vni(3));
+    segment.udp_port = 14799;
+    let id = control.add_segment(segment).unwrap();
+    let ports = [0, 1].map(|_| {
+        let (device, port) = Device::channel(DeviceKind::Tap, 16).unwrap();
+        control.attach(id, device).unwrap();
+        port
+    });
+    ports[0].send(frame(MacAddr::BROADCAST, mac(1), 7)).unwrap();
+    assert!(ports[1].try_receive().is_none() && dataplane.is_running());
+    let (_other, strangers) = build("127.87.0.3");
+    assert!(matches!(dataplane.run(strangers), Err(Error::Conflict { .. })));
+    dataplane.run(workers).unwrap();
+    let end = Instant::now() + WAIT;
+    let got = loop {
+        if let Some(frame) = ports[1].try_receive() {
+            break frame;
+        }
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(number(&got), 7);
+    dataplane.stop().unwrap();
+    assert!(control.stats().totals.is_conserved());
+}
+
+#[test]
+fn a_worker_that_does_not_run_is_silent() {
+    let (dataplane, mut workers) =
+        Dataplane::build(Config::new("127.87.0.4".parse().unwrap())).unwrap();
+    let start = Instant::now();
+    // It is heard of when it has run for a second.
+    while dataplane.silence() + Duration::from_millis(500) > start.elapsed() {
+        assert!(start.elapsed() < WAIT, "{:?}", dataplane.silence());
+        let _ = workers[0].turn(Some(Duration::from_millis(50))).unwrap();
+    }
+    let before = dataplane.silence();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(dataplane.silence() >= before + Duration::from_millis(300));
 }
 
 /// The file descriptor shows what is new, and what a turn leaves undone it says itself.

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod node;
+mod privileges;
 mod read;
 
 use std::path::PathBuf;

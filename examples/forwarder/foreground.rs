@@ -13,9 +13,11 @@ use tracing::info;
 
 use crate::events;
 use crate::failure::Failure;
+use crate::links;
 use crate::overlay::Overlay;
 use crate::plan::Plan;
 use crate::report::Format;
+use crate::service::Service;
 
 /// How often events are taken care of.
 const TURN: Duration = Duration::from_secs(1);
@@ -24,21 +26,33 @@ const TURN: Duration = Duration::from_secs(1);
 /// `stats` does not.
 pub fn run(plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     // Before anything is made, so that a signal never leaves it half made.
-    let signals = signals(&[SIGINT, SIGTERM, SIGUSR1])?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
     let format = stats.unwrap_or(plan.stats);
     let host = Namespace::current()?;
-    let overlay = Overlay::start(&host, plan)?;
+    let privileges = plan.privileges.clone();
+    let low_ports = links::has_low_ports(&plan);
+    let mut overlay = Overlay::prepare(&host, plan)?;
+    // Threads have the privileges of the one that makes them: there is none before this.
+    let given_up = privileges.give_up(low_ports)?;
+    let signals = receive(signals)?;
+    overlay.start()?;
+    given_up.verify()?;
     info!("forwarding");
+    let mut service = Service::from_environment();
+    service.ready(&overlay);
     events::follow(&host, overlay.control());
     // A worker that ended by itself has failed; stopping says how.
     while overlay.is_running() {
-        match signals.recv_timeout(TURN) {
-            Err(RecvTimeoutError::Timeout) => events::follow(&host, overlay.control()),
+        match signals.recv_timeout(service.turn_time(TURN)) {
+            Err(RecvTimeoutError::Timeout) => {}
             Ok(SIGUSR1) => print(format, overlay.control(), &overlay.control().stats())?,
             _ => break,
         }
+        events::follow(&host, overlay.control());
+        service.turn(&overlay);
     }
     info!("stopping");
+    service.stopping();
     events::follow(&host, overlay.control());
     let control = overlay.control().clone();
     print(format, &control, &overlay.stop()?)
@@ -55,7 +69,11 @@ fn print(format: Format, control: &Control, stats: &Stats) -> Result<(), Failure
 
 /// The signals of a list, as they come.
 pub fn signals(which: &[i32]) -> Result<Receiver<i32>, Failure> {
-    let mut signals = Signals::new(which)?;
+    receive(Signals::new(which)?)
+}
+
+/// Signals as they come, those first that have come already.
+fn receive(mut signals: Signals) -> Result<Receiver<i32>, Failure> {
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in &mut signals {

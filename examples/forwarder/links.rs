@@ -1,5 +1,6 @@
 //! The host's side: the underlay's interface, and addresses, MTU and state of the devices.
 
+use std::fs;
 use std::net::IpAddr;
 
 use overplane::{Kind, Segment, mtu};
@@ -7,7 +8,7 @@ use overplane_lab::{Cidr, Namespace};
 use tracing::warn;
 
 use crate::failure::Failure;
-use crate::plan::PortPlan;
+use crate::plan::{Plan, PortPlan};
 
 /// Smallest MTU of a link with IPv4 addresses (RFC 791 §3.1), and of one with IPv6 addresses (RFC 8200 §5).
 const MIN_MTU: (u32, u32) = (68, 1280);
@@ -102,11 +103,19 @@ pub fn configure(
     Ok(())
 }
 
+/// Whether a segment has a UDP port that is not for everybody here (kernel `Documentation/networking/ip-sysctl.rst`,
+/// `ip_unprivileged_port_start`).
+pub fn has_low_ports(plan: &Plan) -> bool {
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first = first.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
+    plan.segments.iter().any(|planned| planned.segment.udp_port < first)
+}
+
 /// Whether the host of the calling thread passes on packets that it has not made.
 fn forwards() -> bool {
     let is_on = |setting: &str| {
         let path = format!("/proc/sys/net/{setting}");
-        std::fs::read_to_string(path).is_ok_and(|value| value.trim() != "0")
+        fs::read_to_string(path).is_ok_and(|value| value.trim() != "0")
     };
     is_on("ipv4/ip_forward") || is_on("ipv6/conf/all/forwarding")
 }

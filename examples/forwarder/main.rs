@@ -30,7 +30,9 @@ mod links;
 mod outer;
 mod overlay;
 mod plan;
+mod privileges;
 mod report;
+mod service;
 mod values;
 
 use std::process::ExitCode;

@@ -1,11 +1,12 @@
 //! The library at work: a dataplane with its segments, from a plan.
 
+use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use overplane::{
     Change, Control, Dataplane, Destination, Device, GroupId, Member, NextHop, PortId, SegmentId,
-    Stats, Tables,
+    Stats, Tables, Worker,
 };
 use overplane_lab::Namespace;
 use tracing::{info, warn};
@@ -19,13 +20,16 @@ use crate::plan::{Plan, SegmentPlan, Target, Via};
 pub struct Overlay {
     dataplane: Dataplane,
     control: Control,
+    /// Until they are started.
+    workers: Vec<Worker>,
 }
 
 impl Overlay {
-    /// Starts what is planned on `host`, whose links and devices are configured for it.
+    /// Makes what is planned on `host`, whose links and devices are configured for it. Nothing is forwarded before
+    /// [`Overlay::start`].
     ///
     /// Has to be called inside the host: sockets and devices are made where the calling thread is.
-    pub fn start(host: &Namespace, plan: Plan) -> Result<Self, Failure> {
+    pub fn prepare(host: &Namespace, plan: Plan) -> Result<Self, Failure> {
         let Plan { config, segments, .. } = plan;
         let locals = [config.local].into_iter().chain(config.second_local);
         let underlays = locals.map(|local| Ok((local, Underlay::find(host, local)?)));
@@ -33,7 +37,7 @@ impl Overlay {
         let ipv6 = underlays.iter().any(|(local, _)| local.is_ipv6());
         // The dataplane finds the MTU itself, unless it is not to look, or there is only the loopback interface to look at.
         let fixed = !config.follow_host || underlays.iter().any(|(_, it)| it.link == "lo");
-        let dataplane = Dataplane::start(config)?;
+        let (dataplane, workers) = Dataplane::build(config)?;
         let control = dataplane.control();
         for mut planned in segments {
             let mut mtu = u32::MAX;
@@ -49,7 +53,12 @@ impl Overlay {
                 info!("{id}: MTU {mtu} over {link} ({local}, MTU {underlay_mtu})");
             }
         }
-        Ok(Self { dataplane, control })
+        Ok(Self { dataplane, control, workers })
+    }
+
+    /// Starts forwarding, on threads with the privileges that the calling one has now.
+    pub fn start(&mut self) -> Result<(), Failure> {
+        Ok(self.dataplane.run(mem::take(&mut self.workers))?)
     }
 
     pub fn control(&self) -> &Control {
@@ -59,6 +68,11 @@ impl Overlay {
     /// Whether all workers still run.
     pub fn is_running(&self) -> bool {
         self.dataplane.is_running()
+    }
+
+    /// Time since the worker that has been silent for longest was heard of.
+    pub fn silence(&self) -> Duration {
+        self.dataplane.silence()
     }
 
     /// Stops forwarding and returns what became of every frame.

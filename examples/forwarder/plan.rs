@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use overplane::{Config, MacAddr, PortOptions, Prefix, Segment, Vni};
 use overplane_lab::Cidr;
 
+use crate::privileges::Privileges;
 use crate::report::Format;
 
 /// A dataplane with its segments.
@@ -13,6 +14,8 @@ pub struct Plan {
     pub config: Config,
     /// How counters are printed.
     pub stats: Format,
+    /// What is given up when all of it is set up.
+    pub privileges: Privileges,
     pub segments: Vec<SegmentPlan>,
 }
 

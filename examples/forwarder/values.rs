@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use overplane::limits::{
@@ -14,6 +15,7 @@ use overplane::wire::vxlan::ReservedBits;
 use overplane::{MssClamp, VlanMode, VlanSet};
 
 use crate::plan;
+use crate::privileges::User;
 
 /// The numbers that are allowed.
 pub type Numbers = RangeInclusive<u64>;
@@ -176,4 +178,18 @@ pub fn query_interval(longest: Duration) -> Numbers {
 /// Seconds for the answers, with `interval` between queries.
 pub fn response_interval(interval: Duration) -> Numbers {
     1..=interval.as_secs().clamp(2, 13) - 1
+}
+
+pub const USER: &str = "the name or number of a user, as in nobody or 65534";
+
+pub fn user(text: &str) -> Option<User> {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !":/,".contains(c);
+    let allowed = !text.is_empty() && text.len() <= 255 && text.chars().all(plain);
+    allowed.then(|| User::Named(text.into()))
+}
+
+pub const DIRECTORY: &str = "an absolute path, as in /run/overplane";
+
+pub fn directory(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text)).filter(|path| path.is_absolute())
 }

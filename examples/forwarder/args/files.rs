@@ -25,6 +25,20 @@ const SAME: &[(&[(&str, &str)], &str)] = &[
     (&[("dataplane.reserved_bits", r#""strict""#)], "--reserved-bits strict"),
     (&[("dataplane.offload", r#""auto,-uso""#)], "--offload auto,-uso"),
     (&[("dataplane.spin", "0")], "--spin 0"),
+    (&[("privileges.user", r#""overplane""#)], "--user overplane"),
+    (&[("privileges.keep_user", "true")], "--keep-user"),
+    (&[("privileges.keep_capabilities", "true")], "--keep-capabilities"),
+    (&[("privileges.seccomp", "false")], "--no-seccomp"),
+    (&[("privileges.landlock", "false")], "--no-landlock"),
+    (
+        &[
+            ("privileges.seccomp", "false"),
+            ("privileges.landlock", "false"),
+            ("privileges.allow_new_privs", "true"),
+        ],
+        "--no-seccomp --no-landlock --allow-new-privs",
+    ),
+    (&[("privileges.writable", r#"["/run/a", "/var/b"]"#)], "--writable /run/a --writable /var/b"),
     (&[PROBE, ("dataplane.probing.timeout", "2")], "--probe --probing-timeout 2"),
     (&[PROBE, ("dataplane.probing.max_probes", "4")], "--probe --probing-max-probes 4"),
     (&[PROBE, ("dataplane.probing.interval", "5")], "--probe --probing-interval 5"),
@@ -172,10 +186,10 @@ impl Overlay {
         if !self.line.contains("vxlan") && !port.contains("addresses") {
             port.push_str("addresses = [\"10.7.1.0/16\"]\n");
         }
-        let dataplane = under("dataplane.", "");
+        let (privileges, dataplane) = (under("privileges.", ""), under("dataplane.", ""));
         let segment = under("segment.", "port.");
         format!(
-            "[dataplane]\nlocal = \"10.9.0.1\"\n{dataplane}[[segment]]\n{}{segment}[[segment.port]]\n{port}",
+            "[privileges]\n{privileges}[dataplane]\nlocal = \"10.9.0.1\"\n{dataplane}[[segment]]\n{}{segment}[[segment.port]]\n{port}",
             self.segment
         )
     }
@@ -218,7 +232,8 @@ fn keys(overlay: &Overlay, tables: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn every_key_has_a_flag_or_is_named_as_one_of_files() {
-    let (dataplane, common) = (["dataplane", "dataplane.probing"], ["segment", "segment.port"]);
+    let dataplane = ["privileges", "dataplane", "dataplane.probing"];
+    let common = ["segment", "segment.port"];
     let bridge = [
         "segment.storm",
         "segment.loops",
@@ -298,7 +313,16 @@ fn the_defaults_in_the_help_are_the_defaults() {
 #[test]
 fn what_is_allowed_is_the_same_in_both() {
     // More can be written in a file, in tables and lists, and what is before a key tells how far it goes.
-    let differ = ["storm", "vlan", "peers", "addresses", "offload", "udp_port", "querier.interval"];
+    let differ = [
+        "storm",
+        "vlan",
+        "peers",
+        "addresses",
+        "offload",
+        "udp_port",
+        "querier.interval",
+        "privileges",
+    ];
     let mut compared = 0;
     for (keys, flags) in SAME {
         let (key, _) = keys.last().unwrap();

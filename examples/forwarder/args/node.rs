@@ -11,6 +11,7 @@ use overplane::{
 };
 use overplane_lab::Cidr;
 
+use super::privileges::Privileges;
 use super::read::{add, device, local, number, seconds, vtep, word};
 use crate::failure::Failure;
 use crate::outer::{self, PortRange};
@@ -44,6 +45,8 @@ pub struct Node {
     sizes: Sizes,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    privileges: Privileges,
 }
 
 /// What datagrams look like.
@@ -198,7 +201,8 @@ impl Node {
             add(&mut planned.peers, vtep, "--peer", peer)?;
         }
         fill(&mut planned, &locals)?;
-        Ok(Plan { config, stats: Format::default(), segments: vec![planned] })
+        let privileges = self.privileges.settings();
+        Ok(Plan { config, stats: Format::default(), privileges, segments: vec![planned] })
     }
 }
 

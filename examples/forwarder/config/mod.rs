@@ -20,12 +20,15 @@ pub fn load(file: &Path) -> Result<Plan, Failure> {
         Ok(text) => text,
         Err(e) => return Err(Failure::Usage(format!("reading {name}: {e}"))),
     };
-    let plan = parse(&name, &text).map_err(|problems| {
+    let mut plan = parse(&name, &text).map_err(|problems| {
         let many = if problems.len() == 1 { "error" } else { "errors" };
         let head = format!("{} {many} in {name}", problems.len());
         Failure::Usage([vec![head], problems].concat().join("\n"))
     })?;
     overlay::rehearse(&plan).map_err(|e| Failure::Usage(format!("{name}: {e}")))?;
+    // An editor replaces the file, and what it puts there is another one in the same directory.
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    plan.privileges.readable.push(directory.unwrap_or(Path::new(".")).to_owned());
     Ok(plan)
 }
 

@@ -6,6 +6,7 @@ mod limits;
 mod mtu;
 mod neighbours;
 mod port;
+mod privileges;
 mod probing;
 mod segment;
 mod snooping;
@@ -46,10 +47,11 @@ const DATAPLANE: &[&str] = &[
 /// Reads the whole file. What it returns is to be used only if no problem was found.
 pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
     let root = Section::new("", 1, table.get_ref(), problems);
-    root.only(&["stats", "dataplane", "segment"], &[], "", problems);
+    root.only(&["stats", "privileges", "dataplane", "segment"], &[], "", problems);
     let stats = root.get("stats").and_then(|item| {
         item.text("\"text\" or \"json\"", |text| Format::from_str(text, false).ok(), problems)
     });
+    let privileges = privileges::read(&root, problems);
     let config = root
         .need("dataplane", "a table with the key local", problems)
         .and_then(|item| item.section(problems))
@@ -86,6 +88,7 @@ pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
     Plan {
         config: config.unwrap_or_else(|| Config::new(NOWHERE)),
         stats: stats.unwrap_or_default(),
+        privileges,
         segments: planned,
     }
 }

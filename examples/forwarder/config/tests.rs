@@ -106,7 +106,7 @@ fn every_option_arrives() {
         fast_leave = true
         multicast_routers = false
     "#;
-    let Plan { config, segments, stats } = parse("a", text).unwrap();
+    let Plan { config, segments, stats, .. } = parse("a", text).unwrap();
     assert_eq!(stats, Format::Json);
     assert_eq!(config.local, "fd00::1".parse::<IpAddr>().unwrap());
     assert_eq!(config.second_local, Some([10, 9, 0, 1].into()));
@@ -613,5 +613,28 @@ fn the_page_for_those_who_come_from_elsewhere_names_keys_that_exist() {
     for wrong in ["segment.colour", "segment.port.colour", "segment.colour.mac", "dataplane.colour"]
     {
         assert!(!is_known(wrong), "{wrong}");
+    }
+}
+
+#[test]
+fn privileges_that_contradict_each_other_are_refused() {
+    let wrong = [
+        ("user = \"no body\"", "user: \"no body\" is not allowed; allowed: the name or number"),
+        ("keep_user = true\nuser = \"a\"", "user: not allowed beside keep_user = true"),
+        ("allow_new_privs = true", "allow_new_privs: true is not allowed: both filters"),
+        ("seccomp = 1", "seccomp: 1 is not allowed; allowed: true or false"),
+        ("writable = [\"run\"]", "writable: \"run\" is not allowed; allowed: an absolute path"),
+        (
+            "writable = \"/run\"",
+            "writable: \"/run\" is not allowed; allowed: a list of directories",
+        ),
+        ("root = true", "root: unknown key; allowed: user, keep_user, "),
+    ];
+    for (keys, expected) in wrong {
+        let text = format!("[privileges]\n{keys}\n");
+        let problems = parse("f.toml", &text).unwrap_err();
+        let line = 1 + keys.lines().count();
+        let expected = format!("f.toml:{line}: privileges.{expected}");
+        assert!(problems.iter().any(|it| it.starts_with(&expected)), "{expected}: {problems:?}");
     }
 }

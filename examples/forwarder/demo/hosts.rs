@@ -151,7 +151,9 @@ fn start(host: &Namespace, arguments: &str) -> Result<Overlay, Failure> {
         Command::Udp(udp) => udp.plan()?,
         _ => return Err(Failure::run("no overlay to join")),
     };
-    Overlay::start(host, plan)
+    let mut overlay = Overlay::prepare(host, plan)?;
+    overlay.start()?;
+    Ok(overlay)
 }
 
 fn kernel(host: &Namespace, end: End, me: u8, vni: u32, port: u16) -> Result<(), Failure> {
