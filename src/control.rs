@@ -71,6 +71,10 @@ impl Control {
         Self { shared }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Adds a segment and starts receiving on its UDP port.
     ///
     /// Sockets are opened in the network namespace in which the dataplane was built, whatever thread calls.

@@ -140,7 +140,7 @@ impl Forwarder {
         let attached =
             tables.port(port).and_then(|port| Some((port, tables.segment(port.segment)?)));
         let Some((port, segment)) = attached else {
-            detached(batch, context.counters);
+            detached(batch, context.counters, output);
             return;
         };
         match &segment.table {
@@ -240,9 +240,10 @@ fn admit_stranger(
 }
 
 /// Counts a batch that has nowhere to go any more.
-fn detached(batch: &Batch, counters: &WorkerCounters) {
+fn detached(batch: &Batch, counters: &WorkerCounters, output: &mut Output) {
     let mut tally = Tally::default();
-    for _ in 0..batch.len() {
+    for index in 0..batch.len() {
+        output.note_drop(index, DropReason::Detached);
         tally.dropped(DropReason::Detached, counters);
     }
     tally.flush(counters, batch.len());

@@ -39,7 +39,7 @@
 //! | layer | modules | what it knows |
 //! |---|---|---|
 //! | 4 running (feature `io`, Linux) | [`Dataplane`], [`Control`], [`Worker`], [`Device`] | devices, sockets, threads, the clock |
-//! | 3 forwarding | [`Forwarder`], [`Batch`], [`Output`], [`Prober`], [`gso`] | what to do with a batch of frames |
+//! | 3 forwarding | [`Forwarder`], [`Batch`], [`Output`], [`Prober`], [`gso`], [`pcapng`] | what to do with a batch of frames |
 //! | 2 tables | [`Tables`], [`Change`], [`Segment`], [`NextHop`], [`fib`], [`fdb`], [`rate`], [`Publisher`], [`mtu`] | where frames go |
 //! | 1 bytes | [`wire`] | what frames mean |
 //!
@@ -74,6 +74,7 @@
 //!
 //! Every frame ends in exactly one named way: sent, delivered, flooded in so many copies, or dropped for a
 //! [`DropReason`] that says what it means and what to do. [`Totals::is_conserved`] checks that the sums agree.
+//! [`CaptureFilter`] says of which frames a capture shows the fate; [`pcapng`] writes it down.
 //!
 //! # Glossary
 //!
@@ -107,6 +108,9 @@
 
 mod apply;
 mod batch;
+mod capture;
+#[cfg(all(feature = "io", target_os = "linux"))]
+mod captures;
 mod change;
 mod coalesce;
 #[cfg(all(feature = "io", target_os = "linux"))]
@@ -138,6 +142,7 @@ mod offload;
 mod output;
 mod pages;
 mod path;
+pub mod pcapng;
 mod prober;
 pub mod rate;
 mod segment;
@@ -159,6 +164,9 @@ pub mod wire;
 mod worker;
 
 pub use batch::{Arrival, Batch, Span};
+pub use capture::{
+    CaptureFilter, CapturePoint, Captured, Direction, Fate, FateFilter, Layer, ParseFilterError,
+};
 pub use change::{Change, Flush};
 pub use drop_reason::{DropReason, Stage};
 pub use error::Error;
@@ -186,6 +194,7 @@ pub use tables::Tables;
 pub use wire::{GroupPolicy, MacAddr, Vni};
 #[cfg(all(feature = "io", target_os = "linux"))]
 pub use {
+    captures::{Capture, CaptureOptions},
     config::{Config, DontFragment, ZeroChecksums},
     control::{Control, UnderlayInfo},
     dataplane::Dataplane,
@@ -196,6 +205,10 @@ pub use {
 /// Bounds and defaults: nothing in a dataplane grows beyond these.
 pub mod limits {
     pub use crate::batch::{DEFAULT_SLOTS, HEADROOM, MAX_FRAME, MAX_SLOTS, MAX_TRAIN};
+    #[cfg(all(feature = "io", target_os = "linux"))]
+    pub use crate::captures::{
+        DEFAULT_CAPTURED, DEFAULT_CAPTURED_BYTES, MAX_CAPTURED, MAX_CAPTURED_BYTES, MAX_CAPTURES,
+    };
     pub use crate::change::{MAX_DISCOVERED, MAX_ENTRIES, MAX_SEGMENTS, MAX_UNDERLAY_GROUPS};
     #[cfg(all(feature = "io", target_os = "linux"))]
     pub use crate::config::MAX_SOURCE_PORTS;

@@ -6,7 +6,9 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::batch::{Batch, Span};
+use crate::capture::Fate;
 use crate::change::Change;
+use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::metadata::Metadata;
 use crate::segment::{OuterHeader, PortId, SegmentId, VtepId};
@@ -175,6 +177,8 @@ pub struct Output {
     pub(crate) heard: Vec<Change>,
     pub(crate) events: Vec<Event>,
     pub(crate) events_lost: u64,
+    /// Of each frame of the batch, if somebody wants to know.
+    fates: Vec<Fate>,
 }
 
 impl Output {
@@ -279,6 +283,37 @@ impl Output {
         self.heard.clear();
         self.events.clear();
         self.events_lost = 0;
+        self.fates.clear();
+    }
+
+    /// Asks for the fate of each frame of a batch of `frames` frames that is about to be forwarded; see [`Output::fates`].
+    pub fn want_fates(&mut self, frames: usize) {
+        self.fates.clear();
+        self.fates.resize(frames, Fate::Forwarded);
+    }
+
+    /// What became of each frame of the batch, in their order; empty unless [`Output::want_fates`] has asked for it.
+    ///
+    /// It is that of received frames: one that was forwarded or flooded may still be lost with a [`Transmit`] or a
+    /// [`Deliver`] that is not carried out.
+    #[must_use]
+    pub fn fates(&self) -> &[Fate] {
+        &self.fates
+    }
+
+    /// Notes what becomes of frame `index`, if that was asked for; what is noted last holds.
+    #[inline]
+    pub(crate) fn note(&mut self, index: usize, fate: Fate) {
+        // Mostly empty: then this is one comparison.
+        if let Some(place) = self.fates.get_mut(index) {
+            *place = fate;
+        }
+    }
+
+    /// The same for a frame that is dropped.
+    #[inline]
+    pub(crate) fn note_drop(&mut self, index: usize, reason: DropReason) {
+        self.note(index, Fate::Dropped(reason));
     }
 
     /// The datagrams of a descriptor, of which there is mostly one.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 use mio::Waker;
 
+use crate::captures::Captures;
 use crate::config::Config;
 use crate::event::Event;
 use crate::io::{PortQueue, UdpSocket};
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Mutex<Registry>,
     pub(crate) seats: Vec<Seat>,
     pub(crate) switches: Switches,
+    pub(crate) captures: Captures,
     /// What one worker probes paths by, and the answers that all of them hear.
     pub(crate) prober: Mutex<Prober>,
     pub(crate) echoes: ArrayQueue<(Duration, Echo)>,
@@ -131,6 +133,7 @@ impl Shared {
             registry: Mutex::default(),
             seats: wakers.into_iter().map(seat).collect(),
             switches: Switches::new(config.offloads),
+            captures: Captures::default(),
             prober: Mutex::new(prober),
             echoes: ArrayQueue::new(MAX_ECHOES),
             lost: Mutex::default(),

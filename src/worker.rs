@@ -10,6 +10,7 @@ mod groups;
 mod outlets;
 mod paths;
 mod probes;
+mod record;
 mod sources;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -45,6 +46,7 @@ use crate::tables::Tables;
 use crate::trouble::{Place, Troubles};
 pub(crate) use outlets::{open_entropy_sockets, sending_options};
 use probes::Probes;
+use record::{Recorder, Whence};
 use underlay::Follower;
 use wait::Spinner;
 
@@ -189,6 +191,7 @@ pub struct Worker {
     forwarder: Forwarder,
     receiver: Receiver,
     send_queue: SendQueue,
+    recorder: Recorder,
     troubles: Troubles,
     /// The offloads that the sources are set to.
     offloads: Offloads,
@@ -230,6 +233,7 @@ impl Worker {
             forwarder: Forwarder::new(index),
             receiver: Receiver::new(config.batch),
             send_queue: SendQueue::new(shared.max_train),
+            recorder: Recorder::new(index),
             troubles: Troubles::default(),
             offloads: Offloads::NONE,
             rotation: 0,
@@ -279,6 +283,7 @@ impl Worker {
         // After waiting, so that what was changed meanwhile holds for the frames that ended the wait.
         self.follow_switches();
         self.catch_up();
+        self.recorder.follow(&self.shared.captures);
         let now = self.shared.now();
         let sources = self.sources.len();
         self.rotation = self.rotation.wrapping_add(1);
@@ -376,6 +381,16 @@ impl Worker {
             self.forwarder.truncated(tables, truncated as u64);
         }
         if !self.batch.is_empty() {
+            if self.recorder.follow(&self.shared.captures) {
+                let whence = match &source.kind {
+                    Kind::Port { id, .. } => Whence::Port(*id),
+                    Kind::Socket { udp_port, .. } => Whence::Socket(*udp_port),
+                };
+                let read = self.shared.now();
+                if self.recorder.stage(tables, whence, &self.batch, read) {
+                    self.output.want_fates(self.batch.len());
+                }
+            }
             match &source.kind {
                 Kind::Port { id, .. } => {
                     self.forwarder.from_port(tables, now, *id, &mut self.batch, &mut self.output);

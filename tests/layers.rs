@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the running layer; everything else in `src/` is pure.
-const RUNNING: [&str; 8] =
-    ["io", "worker", "control", "dataplane", "shared", "config", "trouble", "switches"];
+const RUNNING: [&str; 9] =
+    ["io", "worker", "control", "captures", "dataplane", "shared", "config", "trouble", "switches"];
 
 const BYTES: [&str; 2] = ["wire", "error"];
 const TABLES: [&str; 26] = [
@@ -37,8 +37,10 @@ const TABLES: [&str; 26] = [
     "offload",
     "sync",
 ];
-const FORWARDING: [&str; 8] =
-    ["forward", "output", "batch", "metadata", "gso", "coalesce", "event", "prober"];
+const FORWARDING: [&str; 10] = [
+    "forward", "output", "batch", "metadata", "gso", "coalesce", "event", "prober", "capture",
+    "pcapng",
+];
 
 /// Longest file, in lines.
 const MAX_LINES: usize = 800;

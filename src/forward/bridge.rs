@@ -133,6 +133,7 @@ impl Forwarder {
             }
             self.report_too_big(context, (port, segment, macs), batch, index, output);
         }
+        output.note_drop(index, reason);
         self.drop_from_port(context, port, segment, reason);
     }
 

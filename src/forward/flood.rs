@@ -3,6 +3,7 @@
 use std::mem::take;
 
 use crate::batch::Batch;
+use crate::capture::Fate;
 use crate::drop_reason::DropReason;
 use crate::output::Output;
 use crate::segment::{PortId, Traits, VtepId};
@@ -63,6 +64,8 @@ impl Forwarder {
         (index, to, from): (usize, MacNumber, MacNumber),
         output: &mut Output,
     ) -> Result<(), DropReason> {
+        // Should it be dropped after all, that is noted later.
+        output.note(index, Fate::Flooded);
         if self.flood_plainly(context, (port, segment, bridge), batch, (index, to), output) {
             return Ok(());
         }
@@ -135,6 +138,7 @@ impl Forwarder {
         unfinished: (VnetHeader, FrameInfo),
         output: &mut Output,
     ) -> Result<(), DropReason> {
+        output.note(index, Fate::Flooded);
         let (of, frame) = ((segment, bridge, (apart, sender)), (index, to, from));
         if let Some(mdb) = snooped(bridge, to) {
             let of = (of, mdb);

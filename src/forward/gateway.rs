@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use crate::batch::{Batch, Span};
+use crate::capture::Fate;
 use crate::drop_reason::DropReason;
 use crate::output::{Deliver, Output};
 use crate::segment::{Location, PortId};
@@ -107,6 +108,7 @@ impl Forwarder {
         let answer = neighbour::answer((target, gateway.mac.into(), true), asker);
         let answer = answer.ok_or(DropReason::NoDestination)?;
         self.say(context, (port, segment), &answer, output);
+        output.note(index, Fate::Answered);
         self.tally.answered();
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Neighbours of bridge segments: what is heard of them, and what is answered in their place.
 
 use crate::batch::Batch;
+use crate::capture::Fate;
 use crate::event::Event;
 use crate::neighbours::{Binding, Neighbours};
 use crate::output::{Deliver, Output};
@@ -114,6 +115,7 @@ impl Forwarder {
         let body = batch.prepend(index, answer.bytes(), 0);
         let answer = Deliver::whole(port.id, VnetHeader::default(), body);
         self.emitter(context, segment, output).generate(answer);
+        output.note(index, Fate::Answered);
         self.tally.answered();
         Some(())
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::batch::{Batch, Span};
+use crate::capture::Fate;
 use crate::drop_reason::DropReason;
 use crate::mtu;
 use crate::output::{Echo, Output, SourcePort, Transmit};
@@ -96,8 +97,12 @@ impl Forwarder {
             _ => Err(reason),
         };
         match taken {
-            Ok(()) => self.tally.answered(),
+            Ok(()) => {
+                output.note(index, Fate::Answered);
+                self.tally.answered();
+            }
             Err(reason) => {
+                output.note_drop(index, reason);
                 origins.dropped(reason);
                 self.tally.dropped(reason, context.counters);
             }

@@ -139,6 +139,7 @@ impl Forwarder {
                 if !is_other {
                     self.report(context, (port, segment), batch, index, reason, output);
                 }
+                output.note_drop(index, reason);
                 self.drop_from_port(context, port, segment, reason);
             }
         }
@@ -245,6 +246,7 @@ impl Forwarder {
             }
             let from = (sender, segment, routed);
             if let Err(reason) = self.unwrap_packet(context, from, batch, index, output) {
+                output.note_drop(index, reason);
                 dropped_from_underlay(context.worker, sender, segment, reason);
                 self.tally.dropped(reason, context.counters);
             }

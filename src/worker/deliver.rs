@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::batch::Span;
+use crate::capture::Fate;
 use crate::drop_reason::DropReason;
 use crate::forward::Forwarder;
 use crate::gso;
@@ -16,6 +17,7 @@ use crate::tables::Tables;
 use crate::trouble::Place;
 use crate::wire::{FrameInfo, VnetHeader, eth, l4, vnet};
 
+use super::record::Recorder;
 use super::{Kind, Source, Worker};
 
 impl Worker {
@@ -27,6 +29,7 @@ impl Worker {
                 self.port_source.get(&deliver.port).and_then(|index| self.sources[*index].as_mut());
             let Some(Source { kind: Kind::Port { queue, lost: false, .. }, .. }) = source else {
                 self.forwarder.undelivered(tables, &deliver, DropReason::PortLost);
+                self.recorder.undelivered(index, DropReason::PortLost);
                 continue;
             };
             let delivered =
@@ -42,10 +45,11 @@ impl Worker {
             match delivered {
                 Ok(bytes) => self.forwarder.delivered(tables, &deliver, bytes),
                 Err(error) if deliver.vnet.is_gso() && may_be_refusal(&error) => {
-                    self.deliver_apart(&deliver, &error, now);
+                    self.deliver_apart(index, &error, now);
                 }
                 Err(error) => {
                     self.forwarder.undelivered(tables, &deliver, port_reason(&error));
+                    self.recorder.undelivered(index, port_reason(&error));
                     self.deliver_failed(&deliver, &error, now);
                 }
             }
@@ -55,7 +59,9 @@ impl Worker {
     /// Delivers by themselves the frames that a super-frame is made of, or its chunks if it was received as one, for
     /// the device has not taken it as a whole.
     #[cold]
-    fn deliver_apart(&mut self, deliver: &Deliver, refusal: &io::Error, now: Duration) {
+    fn deliver_apart(&mut self, index: usize, refusal: &io::Error, now: Duration) {
+        let whole = self.output.delivers[index];
+        let deliver = &whole;
         let tables = self.reader.value();
         let port = tables.port(deliver.port);
         let segment = port.and_then(|port| tables.segment(port.segment));
@@ -68,7 +74,8 @@ impl Worker {
             self.port_source.get(&deliver.port).and_then(|index| self.sources[*index].as_mut());
         let Some(Source { kind: Kind::Port { queue, .. }, .. }) = source else { return };
         let (port, forwarder) = (deliver.port, &self.forwarder);
-        let mut singles = Singles { port, queue, forwarder, tables, failure: None };
+        let recorder = &mut self.recorder;
+        let mut singles = Singles { port, queue, forwarder, recorder, tables, now, failure: None };
         if deliver.frames > 1 {
             for span in self.output.joined(deliver) {
                 let frame = self.batch.bytes(span);
@@ -78,6 +85,7 @@ impl Worker {
         } else {
             if port_reason(refusal) == DropReason::PortDown {
                 self.forwarder.undelivered(tables, deliver, DropReason::PortDown);
+                self.recorder.undelivered(index, DropReason::PortDown);
                 return self.deliver_failed(deliver, refusal, now);
             }
             let frame = self.batch.bytes(deliver.body);
@@ -88,6 +96,7 @@ impl Worker {
             });
             if !split {
                 self.forwarder.undelivered(tables, deliver, port_reason(refusal));
+                self.recorder.undelivered(index, port_reason(refusal));
                 return self.deliver_failed(deliver, refusal, now);
             }
             self.forwarder.split(tables, chunks.len() as u64);
@@ -96,7 +105,9 @@ impl Worker {
                 singles.deliver(VnetHeader::default(), parts);
             }
         }
-        match singles.failure {
+        let failure = singles.failure;
+        self.recorder.in_pieces(index);
+        match failure {
             Some(error) => self.deliver_failed(deliver, &error, now),
             // The link has come up meanwhile.
             None if port_reason(refusal) == DropReason::PortDown => {}
@@ -132,7 +143,9 @@ struct Singles<'a> {
     port: PortId,
     queue: &'a mut PortQueue,
     forwarder: &'a Forwarder,
+    recorder: &'a mut Recorder,
     tables: &'a Tables,
+    now: Duration,
     /// The last error.
     failure: Option<io::Error>,
 }
@@ -146,14 +159,25 @@ impl Singles<'_> {
         if let Some(reason) = gone {
             // The others would fare the same.
             self.forwarder.undelivered(self.tables, &single, reason);
+            self.record(parts, Fate::Dropped(reason));
             return;
         }
         match self.queue.deliver(vnet, Metadata::default(), parts) {
-            Ok(bytes) => self.forwarder.delivered(self.tables, &single, bytes),
+            Ok(bytes) => {
+                self.forwarder.delivered(self.tables, &single, bytes);
+                self.record(parts, Fate::Delivered);
+            }
             Err(error) => {
                 self.forwarder.undelivered(self.tables, &single, port_reason(&error));
+                self.record(parts, Fate::Dropped(port_reason(&error)));
                 self.failure = Some(error);
             }
+        }
+    }
+
+    fn record(&mut self, parts: [&[u8]; 2], fate: Fate) {
+        if self.recorder.is_open() {
+            self.recorder.piece((self.tables, self.now), self.port, parts, fate);
         }
     }
 }

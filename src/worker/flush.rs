@@ -15,6 +15,7 @@ use crate::shared::Shared;
 use crate::tables::Tables;
 use crate::trouble::{Place, Troubles};
 
+use super::record::Recorder;
 use super::{Kind, Source, Worker, outlets};
 
 /// Shortest time between two rounds of discovery by one worker, for each costs a publication.
@@ -25,6 +26,10 @@ impl Worker {
     pub(super) fn flush(&mut self, now: Duration) {
         self.flush_delivers(now);
         self.flush_transmits(now);
+        if self.recorder.is_open() {
+            let (tables, written) = (self.reader.value(), self.shared.now());
+            self.recorder.record(tables, &self.batch, &self.output, written);
+        }
         self.flush_news(now);
         self.output.clear();
     }
@@ -55,6 +60,7 @@ impl Worker {
             output: &self.output,
             batch: &self.batch,
             queue: &mut self.send_queue,
+            recorder: &mut self.recorder,
             troubles: &mut self.troubles,
             shared: &self.shared,
             gso: self.offloads.contains(Offload::UdpGso),
@@ -76,6 +82,7 @@ impl Worker {
             let Some(to) = tables.vtep(transmit.vtep).map(|vtep| vtep.address.ip()) else {
                 let datagrams = transmit.datagrams.into();
                 self.forwarder.unsent(tables, transmit, datagrams, DropReason::VtepGone);
+                self.recorder.all_unsent(index, DropReason::VtepGone);
                 continue;
             };
             let may_fragment = transmit.outer.may_fragment;
@@ -129,6 +136,7 @@ struct Outlet<'a> {
     output: &'a Output,
     batch: &'a Batch,
     queue: &'a mut SendQueue,
+    recorder: &'a mut Recorder,
     troubles: &'a mut Troubles,
     shared: &'a Shared,
     gso: bool,
@@ -141,9 +149,10 @@ impl Outlet<'_> {
         let (tables, output, batch) = (self.tables, self.output, self.batch);
         let transmits = list.iter().map(|index| &output.transmits[*index as usize]);
         let Some(socket) = socket else {
-            for transmit in transmits {
-                let datagrams = transmit.datagrams.into();
-                self.forwarder.unsent(tables, transmit, datagrams, DropReason::UnderlayFailed);
+            for (transmit, index) in transmits.zip(list) {
+                let (datagrams, reason) = (transmit.datagrams.into(), DropReason::UnderlayFailed);
+                self.forwarder.unsent(tables, transmit, datagrams, reason);
+                self.recorder.all_unsent(*index as usize, reason);
             }
             return;
         };
@@ -155,8 +164,8 @@ impl Outlet<'_> {
             let heading = Heading { to, outer: transmit.outer };
             output.datagrams(batch, transmit).map(move |parts| (heading, parts))
         });
-        let (forwarder, troubles, shared, now) =
-            (self.forwarder, &mut *self.troubles, self.shared, self.now);
+        let (forwarder, shared, now) = (self.forwarder, self.shared, self.now);
+        let (troubles, recorder) = (&mut *self.troubles, &mut *self.recorder);
         let mut outcomes = Outcomes::new(transmits, |transmit, datagrams, bytes| {
             forwarder.sent(tables, transmit, datagrams, bytes);
         });
@@ -168,6 +177,8 @@ impl Outlet<'_> {
                 };
                 let reason = underlay_reason(&error);
                 forwarder.unsent(tables, transmit, 1, reason);
+                let (place, datagram) = outcomes.last(transmit);
+                recorder.unsent(list[place] as usize, datagram, reason);
                 let place = Place::Vtep(transmit.vtep);
                 let name = || match tables.vtep_address(transmit.vtep) {
                     Some(address) => format!("VTEP {address}"),
@@ -185,6 +196,8 @@ impl Outlet<'_> {
 /// Gathers the outcomes of datagrams, which come in order, by the descriptors that they belong to.
 struct Outcomes<'a, I, F> {
     transmits: I,
+    /// Descriptors that were begun.
+    begun: usize,
     current: Option<&'a Transmit>,
     /// Datagrams of the current descriptor whose outcome is to come, and what was sent of it so far.
     left: u32,
@@ -195,7 +208,7 @@ struct Outcomes<'a, I, F> {
 
 impl<'a, I: Iterator<Item = &'a Transmit>, F: FnMut(&Transmit, u64, u64)> Outcomes<'a, I, F> {
     fn new(transmits: I, report: F) -> Self {
-        Self { transmits, current: None, left: 0, sent: 0, bytes: 0, report }
+        Self { transmits, begun: 0, current: None, left: 0, sent: 0, bytes: 0, report }
     }
 
     /// The descriptor of the next datagram, of which so many bytes were sent; none if it was not.
@@ -204,6 +217,7 @@ impl<'a, I: Iterator<Item = &'a Transmit>, F: FnMut(&Transmit, u64, u64)> Outcom
         if self.left == 0 {
             self.current = self.transmits.next();
             self.left = self.current?.datagrams;
+            self.begun += 1;
         }
         self.left -= 1;
         if let Some(bytes) = bytes {
@@ -218,5 +232,11 @@ impl<'a, I: Iterator<Item = &'a Transmit>, F: FnMut(&Transmit, u64, u64)> Outcom
             );
         }
         self.current
+    }
+
+    /// The place of the descriptor that the last outcome was of, and the number of the datagram in it.
+    #[cold]
+    fn last(&self, current: &Transmit) -> (usize, u32) {
+        (self.begun - 1, current.datagrams - 1 - self.left)
     }
 }

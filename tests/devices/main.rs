@@ -9,6 +9,7 @@ mod packets;
 
 mod adopted;
 mod affinity;
+mod capture;
 mod churn;
 mod faults;
 mod hosts;

@@ -1,15 +1,15 @@
 //! Nodes, each with tables and a forwarder, joined by an underlay that can lose, repeat and reorder datagrams.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use overplane::wire::{GroupPolicy, VnetHeader};
 use overplane::{
-    Arrival, Batch, Change, DropReason, Echo, Error, Event, Forwarder, Metadata, OuterHeader,
+    Arrival, Batch, Change, DropReason, Echo, Error, Event, Fate, Forwarder, Metadata, OuterHeader,
     Output, PathMtu, PortId, PortOptions, ProbeStats, Prober, Probing, Segment, SegmentId,
-    SourcePort, Stats, Tables,
+    SourcePort, Stage, Stats, Tables, Totals,
 };
 
 use crate::packets::underlay;
@@ -79,6 +79,15 @@ pub(crate) struct Node {
     events: Vec<Event>,
     prober: Prober,
     echoes: Vec<Echo>,
+    /// How often each fate was a frame's.
+    fates: HashMap<Fate, u64>,
+}
+
+impl Node {
+    fn note(&mut self, fates: &[Fate], frames: usize) {
+        assert_eq!(fates.len(), frames);
+        fates.iter().for_each(|fate| *self.fates.entry(*fate).or_default() += 1);
+    }
 }
 
 /// Checks, when it goes out of scope, that every node accounted for every frame.
@@ -110,6 +119,7 @@ impl Network {
                 events: Vec::new(),
                 prober: Prober::new(Probing::default()).unwrap(),
                 echoes: Vec::new(),
+                fates: HashMap::new(),
             }
         };
         Self {
@@ -145,8 +155,18 @@ impl Network {
         &mut self.nodes[usize::from(n) - 1]
     }
 
+    /// The counters of node `n`, which agree with the fates of its frames.
     pub(crate) fn stats(&mut self, n: u8) -> Stats {
-        self.node(n).tables.stats()
+        let Node { tables, fates, .. } = self.node(n);
+        let stats = tables.stats();
+        let of = |fate| fates.get(&fate).copied().unwrap_or(0);
+        let Totals { forwarded, flooded, answered, .. } = stats.totals;
+        let others = [Fate::Forwarded, Fate::Flooded, Fate::Answered].map(of);
+        assert_eq!(others, [forwarded, flooded, answered]);
+        for reason in DropReason::ALL.iter().filter(|reason| reason.stage() == Stage::Decision) {
+            assert_eq!(of(Fate::Dropped(*reason)), stats.totals.drops(*reason), "{reason}");
+        }
+        stats
     }
 
     /// How often node `n` dropped for `reason`.
@@ -234,7 +254,9 @@ impl Network {
         }
         let now = self.now;
         let node = self.node(n);
+        output.want_fates(batch.len());
         node.forwarder.from_port(&node.tables, now, port, &mut batch, &mut output);
+        node.note(output.fates(), batch.len());
         self.carry_out(n, batch, output);
     }
 
@@ -245,7 +267,9 @@ impl Network {
         batch.set_metadata(0, metadata);
         let now = self.now;
         let node = self.node(n);
+        output.want_fates(batch.len());
         node.forwarder.from_port(&node.tables, now, port, &mut batch, &mut output);
+        node.note(output.fates(), batch.len());
         self.carry_out(n, batch, output);
         self.run();
     }
@@ -306,7 +330,9 @@ impl Network {
         }
         let now = self.now;
         let node = self.node(n);
+        output.want_fates(batch.len());
         node.forwarder.from_underlay(&node.tables, now, udp_port, &mut batch, &mut output);
+        node.note(output.fates(), batch.len());
         self.carry_out(n, batch, output);
     }
 
