@@ -35,6 +35,8 @@ struct Case {
     more: Vec<Change>,
     header: [u8; VXLAN],
     tos: u8,
+    /// Whether the fate of each frame is asked for, as a capture does.
+    fates: bool,
 }
 
 impl Case {
@@ -46,6 +48,7 @@ impl Case {
             more: Vec::new(),
             header: vxlan::encode(vni()),
             tos: 0,
+            fates: false,
         }
     }
 
@@ -62,6 +65,12 @@ impl Case {
     fn more(mut self, change: Change) -> Self {
         self.more.push(change);
         self
+    }
+
+    fn ask(&self, output: &mut Output) {
+        if self.fates {
+            output.want_fates(BATCH);
+        }
     }
 
     fn node(&self) -> (Tables, PortId) {
@@ -103,6 +112,8 @@ fn common() -> Vec<Case> {
     policy.header = vxlan::encode_with_policy(vni(), GroupPolicy::new(42));
     let mut any_vni = Case::new("any VNI").segment(|segment| segment.header.any_vni = true);
     any_vni.header = vxlan::encode(Vni::new(4242).unwrap());
+    let mut fates = Case::new("fates");
+    fates.fates = true;
     vec![
         Case::new("none"),
         Case::new("suppress").segment(|segment| segment.neighbours.suppress = true),
@@ -118,6 +129,7 @@ fn common() -> Vec<Case> {
         Case::new("VNI of a VTEP").more(of_vtep),
         policy,
         any_vni,
+        fates,
     ]
 }
 
@@ -156,6 +168,7 @@ fn encap(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case) {
                 put_mac(bytes, n);
             });
             output.clear();
+            case.ask(&mut output);
             forwarder.from_port(&tables, NOW, port, &mut slots.batch, &mut output);
             black_box(&output);
         });
@@ -189,6 +202,7 @@ fn decap(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case) {
             };
             slots.refill(vary, |batch, len| batch.commit_datagram(len, arrival));
             output.clear();
+            case.ask(&mut output);
             forwarder.from_underlay(&tables, NOW, vxlan::PORT, &mut slots.batch, &mut output);
             black_box(&output);
         });
@@ -208,6 +222,7 @@ fn flood(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case) {
             now += Duration::from_micros(10);
             slots.as_frames(|bytes, _| bytes[..HEAD].copy_from_slice(&frame[..HEAD]));
             output.clear();
+            case.ask(&mut output);
             forwarder.from_port(&tables, now, port, &mut slots.batch, &mut output);
             black_box(&output);
         });
