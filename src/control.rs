@@ -1,6 +1,7 @@
 //! The control plane's handle: every verb, from any thread, while traffic flows.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, Weak};
@@ -642,12 +643,49 @@ impl Control {
         self.shared.tables.current().fdb(segment, self.shared.now())
     }
 
+    /// Calls `each` with the FDB entries of a segment, in no order, until it breaks: in memory that does not grow with their
+    /// number, but for the tables of this moment, which are kept meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn visit_fdb(
+        &self,
+        segment: SegmentId,
+        each: impl FnMut(FdbEntry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let tables = self.shared.tables.current();
+        let _ = tables.fdb_entries(segment, self.shared.now())?.try_for_each(each);
+        Ok(())
+    }
+
     /// The routes of a segment.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     pub fn routes(&self, segment: SegmentId) -> Result<Vec<Route>, Error> {
         self.shared.tables.current().routes(segment)
+    }
+
+    /// Calls `each` with the routes of a segment, sorted by prefix, until it breaks; see [`Control::visit_fdb`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn visit_routes(
+        &self,
+        segment: SegmentId,
+        each: impl FnMut(Route) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let tables = self.shared.tables.current();
+        let _ = tables.route_entries(segment)?.try_for_each(each);
+        Ok(())
+    }
+
+    /// The route that packets to an address take in a segment; see [`Tables::route_to`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn route_to(&self, segment: SegmentId, address: IpAddr) -> Result<Option<Route>, Error> {
+        self.shared.tables.current().route_to(segment, address)
     }
 
     /// The next-hop groups of a segment.

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::change::{Change, MAX_DISCOVERED};
 use crate::counters::WorkerCounters;
 use crate::fdb::{Place, seconds};
-use crate::fib::Prefix;
+use crate::fib::{NextHopId, Prefix};
 use crate::neighbours::Binding;
 use crate::next_hop::{Group, GroupId, Hop, NextHop, Share};
 use crate::path::{PathMtu, PathSource};
@@ -18,7 +18,7 @@ use crate::segment::{
 };
 use crate::source_key::SourceKey;
 use crate::stats::{PortStats, SegmentStats, Stats, VtepStats};
-use crate::tables::{SegmentEntry, SegmentTable, Tables};
+use crate::tables::{Bridge, Routed, SegmentEntry, SegmentTable, Tables};
 use crate::wire::{MacAddr, Vni};
 pub use mdb::{Mdb, MdbEntry};
 
@@ -198,9 +198,33 @@ impl Tables {
     /// # Errors
     /// [`Error::NotFound`] when there is no such segment.
     pub fn fdb(&self, segment: SegmentId, now: Duration) -> Result<Vec<FdbEntry>, Error> {
+        let mut entries: Vec<FdbEntry> = self.fdb_entries(segment, now)?.collect();
+        entries.sort_by_key(|entry| entry.mac);
+        Ok(entries)
+    }
+
+    /// The same entries one by one, in no order, in memory that does not grow with their number; learned ones are those of
+    /// the moment in which they come up.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such segment.
+    pub fn fdb_entries(
+        &self,
+        segment: SegmentId,
+        now: Duration,
+    ) -> Result<impl Iterator<Item = FdbEntry>, Error> {
         let segment = self.listed(segment)?;
-        let Some(bridge) = segment.bridge() else { return Ok(Vec::new()) };
-        let entry = |mac, location, origin, age| {
+        let of_bridge = move |bridge| self.bridge_entries(segment, bridge, now);
+        Ok(segment.bridge().into_iter().flat_map(of_bridge))
+    }
+
+    fn bridge_entries<'a>(
+        &'a self,
+        segment: &'a SegmentEntry,
+        bridge: &'a Bridge,
+        now: Duration,
+    ) -> impl Iterator<Item = FdbEntry> + 'a {
+        let entry = move |mac, location, origin, age| {
             let vni = match location {
                 Location::Vtep(vtep) => segment.vnis.get(&vtep).copied(),
                 Location::Port(_) => None,
@@ -208,25 +232,23 @@ impl Tables {
             let destination = self.destination(location)?;
             Some(FdbEntry { mac, destination, vni, origin, age })
         };
-        let statics = bridge.statics.iter().filter_map(|(mac, at)| {
+        let statics = bridge.statics.iter().filter_map(move |(mac, at)| {
             let external = bridge.external.contains_key(mac);
             let origin = if external { Origin::Extern } else { Origin::Static };
             entry((*mac).into(), *at, origin, None)
         });
-        let lists = bridge.lists.iter().flat_map(|(mac, list)| {
-            list.locations().filter_map(|at| entry((*mac).into(), at, Origin::Static, None))
+        let lists = bridge.lists.iter().flat_map(move |(mac, list)| {
+            list.locations().filter_map(move |at| entry((*mac).into(), at, Origin::Static, None))
         });
-        let learned = bridge.fdb.list(&bridge.domain, seconds(now));
-        let learned = learned
-            .iter()
+        let learned = bridge
+            .fdb
+            .entries_of(&bridge.domain, seconds(now))
             .filter(|found| bridge.pinned(found.mac.into()).is_none())
-            .filter_map(|found| {
+            .filter_map(move |found| {
                 let age = Some(Duration::from_secs(u64::from(found.age)));
                 entry(found.mac, Location::from_word(found.place), Origin::Learned, age)
             });
-        let mut entries: Vec<FdbEntry> = statics.chain(lists).chain(learned).collect();
-        entries.sort_by_key(|entry| entry.mac);
-        Ok(entries)
+        statics.chain(lists).chain(learned)
     }
 
     /// The routes of a routed segment, sorted by prefix; empty for a bridge segment.
@@ -234,23 +256,46 @@ impl Tables {
     /// # Errors
     /// [`Error::NotFound`] when there is no such segment.
     pub fn routes(&self, segment: SegmentId) -> Result<Vec<Route>, Error> {
-        let SegmentTable::Routed(routed) = &self.listed(segment)?.table else {
-            return Ok(Vec::new());
+        Ok(self.route_entries(segment)?.collect())
+    }
+
+    /// The same routes one by one, in memory that does not grow with their number.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such segment.
+    pub fn route_entries(&self, segment: SegmentId) -> Result<impl Iterator<Item = Route>, Error> {
+        let of_table = move |routed| self.table_routes(routed);
+        Ok(self.listed(segment)?.routed().into_iter().flat_map(of_table))
+    }
+
+    fn table_routes<'a>(&'a self, routed: &'a Routed) -> impl Iterator<Item = Route> + 'a {
+        routed.rib.iter().filter_map(move |(prefix, id)| self.route(routed, prefix, id))
+    }
+
+    /// The route that packets to an address take in a routed segment: that with the longest prefix. `None` without one, and
+    /// in a bridge segment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such segment.
+    pub fn route_to(&self, segment: SegmentId, address: IpAddr) -> Result<Option<Route>, Error> {
+        let Some(routed) = self.listed(segment)?.routed() else { return Ok(None) };
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let found = (0..=bits).rev().find_map(|length| {
+            let prefix = Prefix::new(address, length)?;
+            Some((prefix, routed.rib.get(prefix)?))
+        });
+        Ok(found.and_then(|(prefix, id)| self.route(routed, prefix, id)))
+    }
+
+    fn route(&self, routed: &Routed, prefix: Prefix, id: NextHopId) -> Option<Route> {
+        let next_hop = match routed.next_hops.hop(id)? {
+            Hop::At(location) => NextHop::To(self.destination(location)?),
+            Hop::Group(handle) => NextHop::Group(routed.next_hops.group(handle)?.id),
+            Hop::Blackhole => NextHop::Blackhole,
+            Hop::Unreachable => NextHop::Unreachable,
+            Hop::Local => NextHop::Local,
         };
-        let next_hop = |hop| {
-            Some(match hop {
-                Hop::At(location) => NextHop::To(self.destination(location)?),
-                Hop::Group(handle) => NextHop::Group(routed.next_hops.group(handle)?.id),
-                Hop::Blackhole => NextHop::Blackhole,
-                Hop::Unreachable => NextHop::Unreachable,
-                Hop::Local => NextHop::Local,
-            })
-        };
-        let route = |(prefix, id)| {
-            let next_hop = next_hop(routed.next_hops.hop(id)?)?;
-            Some(Route { prefix, next_hop })
-        };
-        Ok(routed.rib.iter().filter_map(route).collect())
+        Some(Route { prefix, next_hop })
     }
 
     /// The next-hop groups of a routed segment, sorted by name; none for a bridge segment.

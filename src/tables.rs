@@ -347,6 +347,13 @@ impl SegmentEntry {
             SegmentTable::Routed(_) => None,
         }
     }
+
+    pub(crate) fn routed(&self) -> Option<&Routed> {
+        match &self.table {
+            SegmentTable::Routed(routed) => Some(routed),
+            SegmentTable::Bridge(_) => None,
+        }
+    }
 }
 
 /// A VTEP that is named by its address.

@@ -2,6 +2,8 @@
 #![cfg(all(feature = "io", target_os = "linux"))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
+#[path = "forwarder/control.rs"]
+mod control;
 #[path = "common/program.rs"]
 mod program;
 

@@ -14,6 +14,7 @@ use overplane::{MacAddr, PortOptions, Prefix, Segment, Vni};
 use overplane_lab::Cidr;
 use tracing::level_filters::LevelFilter;
 
+use crate::control::Verb;
 use crate::failure::Failure;
 use crate::plan::{Plan, Target, Via};
 use crate::report::Format;
@@ -32,6 +33,13 @@ pub struct Arguments {
     /// file, or text].
     #[arg(long, value_enum, global = true)]
     pub stats: Option<Format>,
+    /// The control socket: made by those who forward, asked by the other verbs [default of these: the environment's
+    /// OVERPLANE_CONTROL, or /run/overplane/forwarder.sock].
+    #[arg(long, value_name = "PATH", global = true)]
+    pub control: Option<PathBuf>,
+    /// Print answers of the control socket as JSON.
+    #[arg(short, long, global = true)]
+    pub json: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -110,6 +118,8 @@ pub enum Command {
     /// The hosts are network namespaces that go away with this process; the machine's own network is not touched. Needs
     /// /dev/net/tun, but no other program. Without root it runs inside a user namespace.
     Demo,
+    #[command(flatten)]
+    Ask(Verb),
 }
 
 #[derive(Debug, Args)]

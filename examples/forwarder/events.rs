@@ -4,9 +4,13 @@ use overplane::{Control, Event, SegmentId};
 use overplane_lab::Namespace;
 use tracing::{debug, error, info, warn};
 
-/// Logs the events that have come up, and gives devices the MTU of their segment when that changes.
-pub fn follow(host: &Namespace, control: &Control) {
+use crate::control::Listeners;
+
+/// Logs the events that have come up, tells them to those who listen, and gives devices the MTU of their segment when that
+/// changes.
+pub fn follow(host: &Namespace, control: &Control, listeners: &Listeners) {
     while let Some(event) = control.next_event() {
+        listeners.tell(&event, control);
         match event {
             Event::Learned { .. } | Event::Aged { .. } => debug!("{event}"),
             Event::Moved { .. } => info!("{event}"),

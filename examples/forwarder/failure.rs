@@ -11,6 +11,12 @@ pub enum Failure {
     Usage(String),
     /// Something went wrong: exit code 1.
     Run(String),
+    /// A running forwarder has nothing of the name: exit code 3.
+    NotFound(String),
+    /// No forwarder can be asked: exit code 4.
+    Unreachable(String),
+    /// Nobody reads what is printed any more.
+    Pipe,
 }
 
 impl Failure {
@@ -18,7 +24,9 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(2),
-            Self::Run(_) => ExitCode::FAILURE,
+            Self::Run(_) | Self::Pipe => ExitCode::FAILURE,
+            Self::NotFound(_) => ExitCode::from(3),
+            Self::Unreachable(_) => ExitCode::from(4),
         }
     }
 
@@ -31,7 +39,11 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(message) | Self::Run(message) => f.write_str(message),
+            Self::Usage(message)
+            | Self::Run(message)
+            | Self::NotFound(message)
+            | Self::Unreachable(message) => f.write_str(message),
+            Self::Pipe => f.write_str("nobody reads the output any more"),
         }
     }
 }
@@ -44,6 +56,9 @@ impl From<overplane::Error> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::run(error)
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Pipe,
+            _ => Self::run(error),
+        }
     }
 }

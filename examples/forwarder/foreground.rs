@@ -1,16 +1,17 @@
 //! Forwarding until a signal says to stop.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use overplane::{Control, SegmentInfo, Stats};
-use overplane_lab::Namespace;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing::info;
 
+use crate::control::{Forwarding, Listeners, Server};
 use crate::events;
 use crate::failure::Failure;
 use crate::links;
@@ -22,38 +23,49 @@ use crate::service::Service;
 /// How often events are taken care of.
 const TURN: Duration = Duration::from_secs(1);
 
+/// The same while somebody follows them.
+const LIVE_TURN: Duration = Duration::from_millis(100);
+
 /// Runs a plan in the foreground and prints its counters at the end and whenever it is asked to, as the plan says if
 /// `stats` does not.
-pub fn run(plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
+pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     // Before anything is made, so that a signal never leaves it half made.
     let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
     let format = stats.unwrap_or(plan.stats);
-    let host = Namespace::current()?;
-    let privileges = plan.privileges.clone();
+    let server = plan.control.take().map(Server::bind).transpose()?;
+    let mut privileges = plan.privileges.clone();
+    privileges.sockets.extend(server.iter().map(|server| server.path().to_owned()));
     let low_ports = links::has_low_ports(&plan);
-    let mut overlay = Overlay::prepare(&host, plan)?;
+    let mut overlay = Overlay::prepare(plan)?;
     // Threads have the privileges of the one that makes them: there is none before this.
     let given_up = privileges.give_up(low_ports)?;
     let signals = receive(signals)?;
     overlay.start()?;
+    let listeners = Listeners::default();
+    if let Some(server) = &server {
+        let (control, site) = (overlay.control().clone(), Arc::clone(overlay.site()));
+        server.serve(Forwarding { control, site, started: Instant::now() }, &listeners)?;
+    }
     given_up.verify()?;
     info!("forwarding");
     let mut service = Service::from_environment();
     service.ready(&overlay);
-    events::follow(&host, overlay.control());
+    let follow = || events::follow(overlay.site().host(), overlay.control(), &listeners);
+    follow();
     // A worker that ended by itself has failed; stopping says how.
     while overlay.is_running() {
-        match signals.recv_timeout(service.turn_time(TURN)) {
+        let turn = if listeners.is_empty() { TURN } else { LIVE_TURN };
+        match signals.recv_timeout(service.turn_time(turn)) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(SIGUSR1) => print(format, overlay.control(), &overlay.control().stats())?,
             _ => break,
         }
-        events::follow(&host, overlay.control());
+        follow();
         service.turn(&overlay);
     }
     info!("stopping");
     service.stopping();
-    events::follow(&host, overlay.control());
+    follow();
     let control = overlay.control().clone();
     print(format, &control, &overlay.stop()?)
 }

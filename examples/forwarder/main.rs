@@ -5,7 +5,8 @@
 //! forwarder udp --local 10.9.0.1 --dev flannel0 --address 10.7.1.0/16 --route 10.7.2.0/24=10.9.0.2
 //! forwarder flannel --local 10.9.0.1 --dev flannel.1 --mac 0e:2a:00:00:00:01 --address 10.244.0.0/16 \
 //!     --lease 10.244.1.0/24=10.9.0.2,0e:2a:00:00:00:02
-//! forwarder run forwarder.toml
+//! forwarder run forwarder.toml --control /run/overplane/forwarder.sock
+//! forwarder show
 //! forwarder demo
 //! ```
 //!
@@ -21,7 +22,9 @@
 )]
 
 mod args;
+mod client;
 mod config;
+mod control;
 mod demo;
 mod events;
 mod failure;
@@ -33,6 +36,7 @@ mod plan;
 mod privileges;
 mod report;
 mod service;
+mod table;
 mod values;
 
 use std::process::ExitCode;
@@ -60,17 +64,22 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
-    let stats = arguments.stats;
+    let (stats, control) = (arguments.stats, arguments.control);
+    let forward = |plan: Plan| {
+        let control = control.clone().or(plan.control);
+        foreground::run(Plan { control, ..plan }, stats)
+    };
     match arguments.command {
-        Command::Vxlan(vxlan) => foreground::run(rehearsed(vxlan.plan()?)?, stats),
-        Command::Udp(udp) => foreground::run(rehearsed(udp.plan()?)?, stats),
-        Command::Flannel(flannel) => foreground::run(rehearsed(flannel.plan()?)?, stats),
-        Command::Run { file } => foreground::run(config::load(&file)?, stats),
+        Command::Vxlan(vxlan) => forward(rehearsed(vxlan.plan()?)?),
+        Command::Udp(udp) => forward(rehearsed(udp.plan()?)?),
+        Command::Flannel(flannel) => forward(rehearsed(flannel.plan()?)?),
+        Command::Run { file } => forward(config::load(&file)?),
         Command::Check { file } => {
             println!("{}: {}", file.display(), config::load(&file)?.summary());
             Ok(())
         }
         Command::Demo => demo::run(),
+        Command::Ask(verb) => client::run(verb, control.as_deref(), arguments.json),
     }
 }
 

@@ -1,64 +1,60 @@
 //! The library at work: a dataplane with its segments, from a plan.
 
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use overplane::{
-    Change, Control, Dataplane, Destination, Device, GroupId, Member, NextHop, PortId, SegmentId,
-    Stats, Tables, Worker,
+    Change, Config, Control, Dataplane, Destination, Device, GroupId, Kind, Member, NextHop,
+    PortId, Segment, SegmentId, SegmentInfo, Stats, Tables, Worker,
 };
 use overplane_lab::Namespace;
 use tracing::{info, warn};
 
 use crate::failure::Failure;
 use crate::links::{self, Underlay};
-use crate::plan::{Plan, SegmentPlan, Target, Via};
+use crate::plan::{Plan, PortPlan, SegmentPlan, Target, Via};
 
 /// A running dataplane. Its devices go when it is stopped.
 #[derive(Debug)]
 pub struct Overlay {
     dataplane: Dataplane,
     control: Control,
+    site: Arc<Site>,
     /// Until they are started.
     workers: Vec<Worker>,
 }
 
+/// Where a dataplane runs: its host, and the links that carry the underlay.
+#[derive(Debug)]
+pub struct Site {
+    host: Namespace,
+    pub config: Config,
+    underlays: Vec<(IpAddr, Underlay)>,
+}
+
 impl Overlay {
-    /// Makes what is planned on `host`, whose links and devices are configured for it. Nothing is forwarded before
-    /// [`Overlay::start`].
-    ///
-    /// Has to be called inside the host: sockets and devices are made where the calling thread is.
-    pub fn prepare(host: &Namespace, plan: Plan) -> Result<Self, Failure> {
+    /// Makes what is planned on the host, the network namespace, in which the calling thread is: its links and devices are
+    /// configured for it. Nothing is forwarded before [`Overlay::start`].
+    pub fn prepare(plan: Plan) -> Result<Self, Failure> {
         let Plan { config, segments, .. } = plan;
-        let locals = [config.local].into_iter().chain(config.second_local);
-        let underlays = locals.map(|local| Ok((local, Underlay::find(host, local)?)));
-        let underlays = underlays.collect::<Result<Vec<_>, Failure>>()?;
-        let ipv6 = underlays.iter().any(|(local, _)| local.is_ipv6());
-        // The dataplane finds the MTU itself, unless it is not to look, or there is only the loopback interface to look at.
-        let fixed = !config.follow_host || underlays.iter().any(|(_, it)| it.link == "lo");
+        let site = Arc::new(Site::find(Namespace::current()?, config.clone())?);
         let (dataplane, workers) = Dataplane::build(config)?;
         let control = dataplane.control();
-        for mut planned in segments {
-            let mut mtu = u32::MAX;
-            for (local, underlay) in &underlays {
-                mtu = mtu.min(underlay.segment_mtu(&planned.segment, local.is_ipv6())?);
-            }
-            if fixed {
-                planned.segment.mtu = Some(mtu);
-            }
-            add_segment(host, &control, &planned, ipv6, mtu)?;
-            let id = planned.segment.id();
-            for (local, Underlay { link, mtu: underlay_mtu }) in &underlays {
-                info!("{id}: MTU {mtu} over {link} ({local}, MTU {underlay_mtu})");
-            }
+        for planned in segments {
+            site.add_planned(&control, planned)?;
         }
-        Ok(Self { dataplane, control, workers })
+        Ok(Self { dataplane, control, site, workers })
     }
 
     /// Starts forwarding, on threads with the privileges that the calling one has now.
     pub fn start(&mut self) -> Result<(), Failure> {
         Ok(self.dataplane.run(mem::take(&mut self.workers))?)
+    }
+
+    pub fn site(&self) -> &Arc<Site> {
+        &self.site
     }
 
     pub fn control(&self) -> &Control {
@@ -82,6 +78,82 @@ impl Overlay {
     }
 }
 
+impl Site {
+    fn find(host: Namespace, config: Config) -> Result<Self, Failure> {
+        let locals = [config.local].into_iter().chain(config.second_local);
+        let underlays = locals.map(|local| Ok((local, Underlay::find(&host, local)?)));
+        let underlays = underlays.collect::<Result<Vec<_>, Failure>>()?;
+        Ok(Self { host, config, underlays })
+    }
+
+    pub fn host(&self) -> &Namespace {
+        &self.host
+    }
+
+    /// This node's underlay addresses.
+    pub fn locals(&self) -> impl Iterator<Item = IpAddr> {
+        self.underlays.iter().map(|(local, _)| *local)
+    }
+
+    /// Adds a bridge or routed segment without ports and entries.
+    pub fn add_segment(&self, control: &Control, segment: Segment) -> Result<(), Failure> {
+        self.add_planned(control, SegmentPlan::new(segment))
+    }
+
+    /// Makes a device, or takes one that is there, and attaches it to a segment.
+    ///
+    /// To be called inside the same host as [`Overlay::prepare`].
+    pub fn add_port(
+        &self,
+        control: &Control,
+        segment: &SegmentInfo,
+        port: &PortPlan,
+    ) -> Result<(), Failure> {
+        self.attach(control, (segment.id, segment.kind, segment.mtu), port)?;
+        Ok(())
+    }
+
+    fn add_planned(&self, control: &Control, mut planned: SegmentPlan) -> Result<(), Failure> {
+        let mut mtu = u32::MAX;
+        for (local, underlay) in &self.underlays {
+            mtu = mtu.min(underlay.segment_mtu(&planned.segment, local.is_ipv6())?);
+        }
+        // The dataplane finds the MTU itself, unless it is not to look, or there is only the loopback interface to look at.
+        if !self.config.follow_host || self.underlays.iter().any(|(_, it)| it.link == "lo") {
+            planned.segment.mtu = Some(mtu);
+        }
+        let id = control.add_segment(planned.segment.clone())?;
+        let attach = |port| self.attach(control, (id, planned.segment.kind, mtu), port);
+        let ports = planned.ports.iter().map(attach).collect::<Result<Vec<_>, _>>()?;
+        warn_of_unreachable(id, &planned);
+        // One publication: frames see either none of it or all.
+        control.apply(changes(id, &planned, &ports))?;
+        for (local, Underlay { link, mtu: underlay_mtu }) in &self.underlays {
+            info!("{id}: MTU {mtu} over {link} ({local}, MTU {underlay_mtu})");
+        }
+        Ok(())
+    }
+
+    fn attach(
+        &self,
+        control: &Control,
+        (id, kind, mtu): (SegmentId, Kind, u32),
+        port: &PortPlan,
+    ) -> Result<PortId, Failure> {
+        let ipv6 = self.locals().any(|local| local.is_ipv6());
+        let device = match kind.is_ethernet() || port.options.gateway.is_some() {
+            true => Device::tap(&port.device)?,
+            false => Device::tun(&port.device)?,
+        };
+        links::configure(&self.host, port, kind, ipv6, mtu)?;
+        let attached = control.attach_with(id, device, port.options.clone())?;
+        let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+        let addresses = if addresses.is_empty() { "none".into() } else { addresses.join(", ") };
+        info!("{id}: {} attached; addresses: {addresses}", port.device);
+        Ok(attached)
+    }
+}
+
 /// Applies a plan to tables without devices and sockets: what is refused here would be refused later.
 pub fn rehearse(plan: &Plan) -> Result<(), overplane::Error> {
     let mut tables = Tables::new(plan.config.local, plan.config.workers)?;
@@ -100,33 +172,6 @@ pub fn rehearse(plan: &Plan) -> Result<(), overplane::Error> {
         let ports = tables.apply(Duration::ZERO, made)?;
         tables.apply(Duration::ZERO, changes(segment, planned, &ports))?;
     }
-    Ok(())
-}
-
-fn add_segment(
-    host: &Namespace,
-    control: &Control,
-    planned: &SegmentPlan,
-    ipv6_underlay: bool,
-    mtu: u32,
-) -> Result<(), Failure> {
-    let id = control.add_segment(planned.segment.clone())?;
-    let mut ports = Vec::new();
-    for port in &planned.ports {
-        let ethernet = planned.segment.kind.is_ethernet() || port.options.gateway.is_some();
-        let device = match ethernet {
-            true => Device::tap(&port.device)?,
-            false => Device::tun(&port.device)?,
-        };
-        links::configure(host, port, planned.segment.kind, ipv6_underlay, mtu)?;
-        ports.push(control.attach_with(id, device, port.options.clone())?);
-        let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
-        let addresses = if addresses.is_empty() { "none".into() } else { addresses.join(", ") };
-        info!("{id}: {} attached; addresses: {addresses}", port.device);
-    }
-    warn_of_unreachable(id, planned);
-    // One publication: frames see either none of it or all.
-    control.apply(changes(id, planned, &ports))?;
     Ok(())
 }
 

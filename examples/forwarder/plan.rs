@@ -1,6 +1,7 @@
 //! What is to be run: one dataplane and its segments, whoever asked for it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use overplane::{Config, MacAddr, PortOptions, Prefix, Segment, Vni};
 use overplane_lab::Cidr;
@@ -16,6 +17,8 @@ pub struct Plan {
     pub stats: Format,
     /// What is given up when all of it is set up.
     pub privileges: Privileges,
+    /// Where the forwarder can be asked and changed, if it can.
+    pub control: Option<PathBuf>,
     pub segments: Vec<SegmentPlan>,
 }
 

@@ -52,7 +52,7 @@ fn members(stats: &Stats, groups: &[Groups]) -> String {
 }
 
 /// The name of a port's device.
-fn device(stats: &Stats, port: PortId) -> &str {
+pub fn device(stats: &Stats, port: PortId) -> &str {
     let port = stats.ports.iter().find(|stats| stats.id == port);
     port.map_or("that is gone", |port| &port.name)
 }
@@ -82,7 +82,7 @@ fn multicast(stats: &Stats, (segment, mdb): &Groups) -> Option<Value> {
 }
 
 /// Everything there is to say; `docs/vtep.md` describes the keys.
-fn document(stats: &Stats, groups: &[Groups]) -> Value {
+pub fn document(stats: &Stats, groups: &[Groups]) -> Value {
     let segments = stats.segments.iter().map(|segment| {
         json!({
             "segment": name(segment.id),
@@ -142,7 +142,7 @@ fn document(stats: &Stats, groups: &[Groups]) -> Value {
     })
 }
 
-fn name(segment: SegmentId) -> Value {
+pub fn name(segment: SegmentId) -> Value {
     json!({ "udp_port": segment.udp_port, "vni": segment.vni.map(|vni| vni.get()) })
 }
 
@@ -170,7 +170,7 @@ fn totals(totals: &Totals) -> Value {
     })
 }
 
-fn traffic(traffic: &Traffic) -> Value {
+pub fn traffic(traffic: &Traffic) -> Value {
     let direction = |packets: u64, bytes: u64, unicast: u64, groups: [u64; 2], dropped: u64| {
         json!({
             "packets": packets,

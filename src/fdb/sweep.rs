@@ -80,7 +80,12 @@ impl Fdb {
     /// The entries of a domain, in no order. One that changes its slot meanwhile can be missed.
     #[must_use]
     pub fn list(&self, domain: &Domain, second: u32) -> Vec<Entry> {
-        self.residents_of(domain).filter_map(|resident| self.listed(&resident, second)).collect()
+        self.entries_of(domain, second).collect()
+    }
+
+    /// The same one by one, each read as it comes up.
+    pub fn entries_of(&self, domain: &Domain, second: u32) -> impl Iterator<Item = Entry> {
+        self.residents_of(domain).filter_map(move |resident| self.listed(&resident, second))
     }
 
     /// Removes the entries of a domain that were not seen for `age` seconds.

@@ -92,7 +92,7 @@ impl Drop for Running {
     }
 }
 
-fn read(pipe: Option<impl Read>) -> String {
+pub(crate) fn read(pipe: Option<impl Read>) -> String {
     let mut text = String::new();
     pipe.unwrap().read_to_string(&mut text).unwrap();
     text

@@ -7,7 +7,11 @@ use crate::packets::*;
 
 fn learned(network: &mut Network, node: u8) -> Vec<(MacAddr, Destination)> {
     let now = network.now;
-    let fdb = network.node(node).tables.fdb(bridge_id(1), now).unwrap();
+    let tables = &network.node(node).tables;
+    let fdb = tables.fdb(bridge_id(1), now).unwrap();
+    let mut one_by_one: Vec<_> = tables.fdb_entries(bridge_id(1), now).unwrap().collect();
+    one_by_one.sort_by_key(|entry| entry.mac);
+    assert_eq!(one_by_one, fdb);
     fdb.iter()
         .inspect(|e| assert_eq!(e.origin, Origin::Learned))
         .map(|e| (e.mac, e.destination))

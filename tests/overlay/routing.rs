@@ -311,3 +311,31 @@ fn malformed_packets_are_dropped_by_name() {
     assert_eq!(network.sent.len(), 0);
     assert_eq!(network.stats(1).totals.generated, 0);
 }
+
+#[test]
+fn the_route_of_an_address_is_the_longest() {
+    let (mut network, _) = three_nodes();
+    let routes = ["0.0.0.0/0", "10.7.3.128/25", "10.7.3.129/32", "fd00:3::/64", "fd00:3::1/128"];
+    for prefix in routes {
+        network.change(1, route(prefix, NextHop::Blackhole));
+    }
+    let tables = &network.node(1).tables;
+    let found = |address: &str| {
+        let found = tables.route_to(segment(), address.parse().unwrap()).unwrap();
+        found.map(|route| route.prefix.to_string())
+    };
+    for (address, prefix) in [
+        ("192.0.2.1", Some("0.0.0.0/0")),
+        ("10.7.3.1", Some("10.7.3.0/24")),
+        ("10.7.3.128", Some("10.7.3.128/25")),
+        ("10.7.3.129", Some("10.7.3.129/32")),
+        ("fd00:3::1", Some("fd00:3::1/128")),
+        ("fd00:3:0:1::1", Some("fd00:3::/32")),
+        ("fd01::1", None),
+    ] {
+        assert_eq!(found(address).as_deref(), prefix, "{address}");
+    }
+    let listed: Vec<_> = tables.route_entries(segment()).unwrap().collect();
+    assert_eq!(listed, tables.routes(segment()).unwrap());
+    assert_eq!(listed.len(), 6 + routes.len());
+}

@@ -202,7 +202,13 @@ impl Node {
         }
         fill(&mut planned, &locals)?;
         let privileges = self.privileges.settings();
-        Ok(Plan { config, stats: Format::default(), privileges, segments: vec![planned] })
+        Ok(Plan {
+            config,
+            stats: Format::default(),
+            control: None,
+            privileges,
+            segments: vec![planned],
+        })
     }
 }
 

@@ -50,6 +50,7 @@ impl Privileges {
             landlock: !self.no_landlock,
             writable: self.writable,
             readable: Vec::new(),
+            sockets: Vec::new(),
         }
     }
 }

@@ -12,6 +12,7 @@ mod segment;
 mod snooping;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -47,11 +48,15 @@ const DATAPLANE: &[&str] = &[
 /// Reads the whole file. What it returns is to be used only if no problem was found.
 pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
     let root = Section::new("", 1, table.get_ref(), problems);
-    root.only(&["stats", "privileges", "dataplane", "segment"], &[], "", problems);
+    root.only(&["stats", "control", "privileges", "dataplane", "segment"], &[], "", problems);
     let stats = root.get("stats").and_then(|item| {
         item.text("\"text\" or \"json\"", |text| Format::from_str(text, false).ok(), problems)
     });
     let privileges = privileges::read(&root, problems);
+    let control = root.get("control").and_then(|item| {
+        let read = |text: &str| text.starts_with('/').then(|| PathBuf::from(text));
+        item.text("an absolute path of a socket", read, problems)
+    });
     let config = root
         .need("dataplane", "a table with the key local", problems)
         .and_then(|item| item.section(problems))
@@ -89,6 +94,7 @@ pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
         config: config.unwrap_or_else(|| Config::new(NOWHERE)),
         stats: stats.unwrap_or_default(),
         privileges,
+        control,
         segments: planned,
     }
 }

@@ -96,7 +96,7 @@ impl Hosts {
                 End::Forwarder(arguments) => {
                     let arguments = command(arguments, me);
                     // Sockets and devices are made where the calling thread is.
-                    self.overlays.push(host.run(|| start(&host, &arguments))?);
+                    self.overlays.push(host.run(|| start(&arguments))?);
                 }
                 End::Kernel => kernel(&host, end, me, 42, 4789)?,
                 End::KernelAside => kernel(&host, end, me, 43, 8472)?,
@@ -144,14 +144,14 @@ pub fn command(arguments: &str, me: u8) -> String {
     arguments.replace("{me}", &me.to_string()).replace("{peer}", &peer.to_string())
 }
 
-fn start(host: &Namespace, arguments: &str) -> Result<Overlay, Failure> {
+fn start(arguments: &str) -> Result<Overlay, Failure> {
     let words = ["forwarder"].into_iter().chain(arguments.split_whitespace());
     let plan = match Arguments::try_parse_from(words).map_err(Failure::run)?.command {
         Command::Vxlan(vxlan) => vxlan.plan()?,
         Command::Udp(udp) => udp.plan()?,
         _ => return Err(Failure::run("no overlay to join")),
     };
-    let mut overlay = Overlay::prepare(host, plan)?;
+    let mut overlay = Overlay::prepare(plan)?;
     overlay.start()?;
     Ok(overlay)
 }

@@ -6,7 +6,6 @@
 mod hosts;
 mod speed;
 mod steps;
-mod table;
 mod traffic;
 
 use std::fs;

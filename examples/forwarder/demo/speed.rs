@@ -6,8 +6,8 @@ use std::time::Duration;
 use overplane_lab::{Transfer, tcp_echo_latency, tcp_transfer};
 
 use super::hosts::{End, Hosts, UDP, VXLAN};
-use super::table::Table;
 use crate::failure::Failure;
+use crate::table::Table;
 
 /// The overlays compared, the one that others are measured by first.
 const OVERLAYS: [(&str, End); 3] = [

@@ -61,6 +61,9 @@ pub(super) fn rules(privileges: &Privileges) -> Result<RulesetCreated, Failure> 
             rules = allow(rules, path, access)?;
         }
     }
+    for directory in privileges.sockets.iter().filter_map(|socket| socket.parent()) {
+        rules = allow(rules, directory, AccessFs::RemoveFile.into())?;
+    }
     Ok(rules)
 }
 

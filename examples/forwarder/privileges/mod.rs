@@ -32,6 +32,8 @@ pub struct Privileges {
     pub writable: Vec<PathBuf>,
     /// Files and directories that are read later.
     pub readable: Vec<PathBuf>,
+    /// Sockets that are there by then: they become the user's, and can be removed.
+    pub sockets: Vec<PathBuf>,
 }
 
 impl Default for Privileges {
@@ -44,6 +46,7 @@ impl Default for Privileges {
             landlock: true,
             writable: Vec::new(),
             readable: Vec::new(),
+            sockets: Vec::new(),
         }
     }
 }
@@ -81,6 +84,9 @@ impl Privileges {
         // Paths are opened and names looked up while that is still allowed.
         let rules = self.landlock.then(|| filesystem::rules(self)).transpose()?;
         let user = user::wanted(&self.user)?;
+        if let Some(user) = &user {
+            user.own(&self.sockets);
+        }
         let kept = match self.keep_capabilities {
             true => Capabilities::all(),
             false => Capabilities::of_a_forwarder(low_ports),

@@ -1,7 +1,9 @@
 //! Becoming another user.
 
+use std::path::PathBuf;
+
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, chown, setgroups, setresgid, setresuid};
 use tracing::warn;
 
 use super::User;
@@ -17,6 +19,19 @@ pub(super) struct Account {
     name: String,
     uid: Uid,
     gid: Gid,
+}
+
+impl Account {
+    /// Gives files to the user.
+    pub(super) fn own(&self, files: &[PathBuf]) {
+        let Self { name, uid, gid } = self;
+        for file in files {
+            // Who may not do that may not become the user either, and that is what matters.
+            if let Err(error) = chown(file, Some(*uid), Some(*gid)) {
+                warn!("giving {} to {name} ({uid}:{gid}): {error}", file.display());
+            }
+        }
+    }
 }
 
 /// Looks a user up; `None` if the process is to stay who it is.
