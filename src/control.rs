@@ -749,6 +749,13 @@ impl Control {
         stats
     }
 
+    /// Time since each worker was heard of, in the order of [`Stats::workers`]; see
+    /// [`Dataplane::silence`](crate::Dataplane::silence).
+    #[must_use]
+    pub fn worker_silence(&self) -> Vec<Duration> {
+        self.shared.silence().collect()
+    }
+
     /// Adds what probing has shown.
     fn list_probes(&self, stats: &mut Stats) {
         let (now, tables) = (self.shared.now(), self.shared.tables.current());

@@ -142,7 +142,7 @@ impl Dataplane {
     /// or a machine that has no time for it. Counts from [`Dataplane::build`] for workers that have not run yet.
     #[must_use]
     pub fn silence(&self) -> Duration {
-        self.shared.silence()
+        self.shared.silence().max().unwrap_or_default()
     }
 
     /// Stops all workers and waits for the threads that [`Dataplane::start`] or [`Dataplane::run`] started.

@@ -189,10 +189,11 @@ impl Shared {
         self.seats[worker].heard.store(now.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Time since the worker that has been silent for longest was heard of.
-    pub(crate) fn silence(&self) -> Duration {
-        let heard = self.seats.iter().map(|seat| seat.heard.load(Ordering::Relaxed)).min();
-        self.now().saturating_sub(Duration::from_millis(heard.unwrap_or(0)))
+    /// Time since each worker was heard of.
+    pub(crate) fn silence(&self) -> impl Iterator<Item = Duration> {
+        let now = self.now();
+        let heard = |seat: &Seat| Duration::from_millis(seat.heard.load(Ordering::Relaxed));
+        self.seats.iter().map(move |seat| now.saturating_sub(heard(seat)))
     }
 
     pub(crate) fn stopping(&self) -> bool {

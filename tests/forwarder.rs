@@ -4,6 +4,8 @@
 
 #[path = "forwarder/control.rs"]
 mod control;
+#[path = "forwarder/metrics.rs"]
+mod metrics;
 #[path = "common/program.rs"]
 mod program;
 

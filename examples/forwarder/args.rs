@@ -5,6 +5,7 @@ mod node;
 mod privileges;
 mod read;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,9 +19,10 @@ use crate::control::Verb;
 use crate::failure::Failure;
 use crate::plan::{Plan, Target, Via};
 use crate::report::Format;
+use crate::values;
 use bridge::{Bridge, Multicast, Ports, Suppression};
 use node::{Node, Probes};
-use read::{add, lease, mac, route, vtep};
+use read::{add, lease, mac, route, vtep, word};
 
 /// Forwards overlay networks in userspace: VXLAN and IP in UDP.
 #[derive(Debug, Parser)]
@@ -40,6 +42,10 @@ pub struct Arguments {
     /// Print answers of the control socket as JSON.
     #[arg(short, long, global = true)]
     pub json: bool,
+    /// Serve counters at http://ADDRESS:PORT/metrics, and at /healthz whether the workers work [default: the address of the
+    /// configuration file, or none].
+    #[arg(long, value_name = "ADDRESS:PORT", global = true, value_parser = word(values::listener, values::LISTENER))]
+    pub metrics: Option<SocketAddr>,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -15,6 +15,7 @@ use crate::control::{Forwarding, Listeners, Server};
 use crate::events;
 use crate::failure::Failure;
 use crate::links;
+use crate::metrics::Endpoint;
 use crate::overlay::Overlay;
 use crate::plan::Plan;
 use crate::report::Format;
@@ -32,6 +33,8 @@ pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     // Before anything is made, so that a signal never leaves it half made.
     let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
     let format = stats.unwrap_or(plan.stats);
+    let endpoint = plan.metrics.map(Endpoint::bind).transpose()?;
+    let fdb_capacity = plan.config.fdb_capacity;
     let server = plan.control.take().map(Server::bind).transpose()?;
     let mut privileges = plan.privileges.clone();
     privileges.sockets.extend(server.iter().map(|server| server.path().to_owned()));
@@ -46,6 +49,8 @@ pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
         let (control, site) = (overlay.control().clone(), Arc::clone(overlay.site()));
         server.serve(Forwarding { control, site, started: Instant::now() }, &listeners)?;
     }
+    let serve = |endpoint: Endpoint| endpoint.serve(overlay.control().clone(), fdb_capacity);
+    let serving = endpoint.map(serve).transpose()?;
     given_up.verify()?;
     info!("forwarding");
     let mut service = Service::from_environment();
@@ -66,6 +71,7 @@ pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     info!("stopping");
     service.stopping();
     follow();
+    drop(serving);
     let control = overlay.control().clone();
     print(format, &control, &overlay.stop()?)
 }

@@ -30,6 +30,7 @@ mod events;
 mod failure;
 mod foreground;
 mod links;
+mod metrics;
 mod outer;
 mod overlay;
 mod plan;
@@ -64,10 +65,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
-    let (stats, control) = (arguments.stats, arguments.control);
+    let (stats, control, metrics) = (arguments.stats, arguments.control, arguments.metrics);
     let forward = |plan: Plan| {
         let control = control.clone().or(plan.control);
-        foreground::run(Plan { control, ..plan }, stats)
+        let metrics = metrics.or(plan.metrics);
+        foreground::run(Plan { control, metrics, ..plan }, stats)
     };
     match arguments.command {
         Command::Vxlan(vxlan) => forward(rehearsed(vxlan.plan()?)?),

@@ -15,6 +15,8 @@ pub struct Plan {
     pub config: Config,
     /// How counters are printed.
     pub stats: Format,
+    /// Where counters are served over HTTP.
+    pub metrics: Option<SocketAddr>,
     /// What is given up when all of it is set up.
     pub privileges: Privileges,
     /// Where the forwarder can be asked and changed, if it can.

@@ -1,6 +1,6 @@
 //! Numbers and words as they are written in arguments and files: which are allowed, and how they are read.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -69,6 +69,13 @@ pub const LOCAL: &str = "a unicast address of this node";
 
 pub fn local(text: &str) -> Option<IpAddr> {
     text.parse().ok().filter(|ip| plan::is_unicast(*ip))
+}
+
+pub const LISTENER: &str =
+    "ADDRESS:PORT, as in 127.0.0.1:9472 or [::1]:9472; port 0 is any that is free";
+
+pub fn listener(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().filter(|address: &SocketAddr| !address.ip().is_multicast())
 }
 
 pub const RESERVED_BITS: &str = "\"ignore\" or \"strict\"";

@@ -206,6 +206,7 @@ impl Node {
             config,
             stats: Format::default(),
             control: None,
+            metrics: None,
             privileges,
             segments: vec![planned],
         })

@@ -48,9 +48,20 @@ const DATAPLANE: &[&str] = &[
 /// Reads the whole file. What it returns is to be used only if no problem was found.
 pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
     let root = Section::new("", 1, table.get_ref(), problems);
-    root.only(&["stats", "control", "privileges", "dataplane", "segment"], &[], "", problems);
+    root.only(
+        &["stats", "control", "metrics", "privileges", "dataplane", "segment"],
+        &[],
+        "",
+        problems,
+    );
     let stats = root.get("stats").and_then(|item| {
         item.text("\"text\" or \"json\"", |text| Format::from_str(text, false).ok(), problems)
+    });
+    let metrics = root.get("metrics").and_then(|item| {
+        let section = item.section(problems)?;
+        section.only(&["address"], &[], "", problems);
+        let address = section.need("address", values::LISTENER, problems)?;
+        address.text(values::LISTENER, values::listener, problems)
     });
     let privileges = privileges::read(&root, problems);
     let control = root.get("control").and_then(|item| {
@@ -93,6 +104,7 @@ pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
     Plan {
         config: config.unwrap_or_else(|| Config::new(NOWHERE)),
         stats: stats.unwrap_or_default(),
+        metrics,
         privileges,
         control,
         segments: planned,

@@ -42,7 +42,7 @@ fn the_example_says_what_its_comments_say() {
 #[test]
 fn the_defaults_in_the_example_are_the_defaults() {
     let key = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains([' ', '#']));
-    let without = ["mtu", "second_local", "control"];
+    let without = ["mtu", "second_local", "control", "metrics"];
     let has_default = |line: &str| !without.iter().any(|key| line.starts_with(key));
     let uncomment = |line: &str| match line.strip_prefix("# ") {
         Some(rest) if key(rest) && has_default(rest) || rest.starts_with('[') => {
@@ -61,6 +61,7 @@ fn every_option_arrives() {
     let text = r#"
         stats = "json"
         control = "/run/a.sock"
+        metrics = { address = "[::1]:9472" }
         dataplane = { local = "fd00::1", second_local = "10.9.0.1", workers = 3, fdb_capacity = 1000, batch = 7, source_ports = 0, source_port_range = "50000-50001", receive_buffer = 10000, send_buffer = 20000, dont_fragment = "inherit", zero_checksums = "send-v6,accept-v6", path_mtu_expiry = 60, probing = { timeout = 2, max_probes = 4, interval = 5, raise = 60, base = 1300 }, follow_host = false, reserved_bits = "strict", offload = "checksum,tso", spin = 20 }
         [[segment]]
         kind = "bridge"
@@ -109,8 +110,9 @@ fn every_option_arrives() {
         fast_leave = true
         multicast_routers = false
     "#;
-    let Plan { config, segments, stats, control, .. } = parse("a", text).unwrap();
+    let Plan { config, segments, stats, control, metrics, .. } = parse("a", text).unwrap();
     assert_eq!((stats, control), (Format::Json, Some("/run/a.sock".into())));
+    assert_eq!(metrics, "[::1]:9472".parse().ok());
     assert_eq!(config.local, "fd00::1".parse::<IpAddr>().unwrap());
     assert_eq!(config.second_local, Some([10, 9, 0, 1].into()));
     assert_eq!((config.workers, config.batch, config.source_ports), (3, 7, 0));

@@ -13,6 +13,7 @@ mod verb;
 
 pub use answer::Forwarding;
 pub use events::Listeners;
+pub use names::SegmentName;
 pub use server::Server;
 pub use verb::{Fdb, Offload, Ports, Routes, Segments, Verb, Vteps};
 
