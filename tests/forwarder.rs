@@ -2,12 +2,16 @@
 #![cfg(all(feature = "io", target_os = "linux"))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
+#[path = "forwarder/capture.rs"]
+mod capture;
 #[path = "forwarder/control.rs"]
 mod control;
 #[path = "forwarder/metrics.rs"]
 mod metrics;
 #[path = "common/program.rs"]
 mod program;
+#[path = "common/tshark.rs"]
+mod tshark;
 
 use std::env;
 use std::fs;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bridge;
+mod capture;
 mod node;
 mod privileges;
 mod read;

@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing::info;
 
+use crate::capture::Opened;
 use crate::control::{Forwarding, Listeners, Server};
 use crate::events;
 use crate::failure::Failure;
@@ -39,10 +40,14 @@ pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     let mut privileges = plan.privileges.clone();
     privileges.sockets.extend(server.iter().map(|server| server.path().to_owned()));
     let low_ports = links::has_low_ports(&plan);
+    let capture = plan.capture.take();
     let mut overlay = Overlay::prepare(plan)?;
+    // The file belongs to whoever starts the process.
+    let opened = capture.map(|capture| Opened::open(overlay.control(), capture)).transpose()?;
     // Threads have the privileges of the one that makes them: there is none before this.
     let given_up = privileges.give_up(low_ports)?;
     let signals = receive(signals)?;
+    let recording = opened.map(Opened::start).transpose()?;
     overlay.start()?;
     let listeners = Listeners::default();
     if let Some(server) = &server {
@@ -73,7 +78,10 @@ pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     follow();
     drop(serving);
     let control = overlay.control().clone();
-    print(format, &control, &overlay.stop()?)
+    let stats = overlay.stop();
+    // With all that was forwarded until now.
+    drop(recording);
+    print(format, &control, &stats?)
 }
 
 /// Prints counters, and who has joined which groups, at once, whoever reads them.

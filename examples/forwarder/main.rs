@@ -22,6 +22,7 @@
 )]
 
 mod args;
+mod capture;
 mod client;
 mod config;
 mod control;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use overplane::{Config, MacAddr, PortOptions, Prefix, Segment, Vni};
 use overplane_lab::Cidr;
 
+use crate::capture::CapturePlan;
 use crate::privileges::Privileges;
 use crate::report::Format;
 
@@ -21,6 +22,8 @@ pub struct Plan {
     pub privileges: Privileges,
     /// Where the forwarder can be asked and changed, if it can.
     pub control: Option<PathBuf>,
+    /// What is captured from the start.
+    pub capture: Option<CapturePlan>,
     pub segments: Vec<SegmentPlan>,
 }
 

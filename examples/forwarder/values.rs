@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use overplane::limits::{
-    MAX_AGEING, MAX_BURST, MAX_FDB_CAPACITY, MAX_HORIZON_GROUP, MAX_MEMBERSHIPS, MAX_RATE,
-    MAX_SLOTS, MAX_SNOOPED, MAX_VID, MAX_WORKERS,
+    MAX_AGEING, MAX_BURST, MAX_FDB_CAPACITY, MAX_FRAME, MAX_HORIZON_GROUP, MAX_MEMBERSHIPS,
+    MAX_RATE, MAX_SLOTS, MAX_SNOOPED, MAX_VID, MAX_WORKERS,
 };
 use overplane::mtu::MIN_MSS;
 use overplane::rate::RateLimit;
@@ -199,4 +199,13 @@ pub const DIRECTORY: &str = "an absolute path, as in /run/overplane";
 
 pub fn directory(text: &str) -> Option<PathBuf> {
     Some(PathBuf::from(text)).filter(|path| path.is_absolute())
+}
+
+/// Bytes of a frame that are captured.
+pub const SNAP: Numbers = 1..=MAX_FRAME as u64;
+
+pub const FILE: &str = "the path of a file";
+
+pub fn file(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty())
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use overplane::{
 use overplane_lab::{Transfer, ping_ok, privileged, tcp_transfer};
 
 use crate::hosts::{INNER_V4, Node, V4, eventually, inner_addresses, ip, pair, settle, underlay};
+use crate::tshark;
 
 /// An echo request and its answer of 56 bytes in Ethernet.
 const ECHO: usize = 14 + 20 + 8 + 56;
@@ -65,22 +65,6 @@ fn node(
     let node = Node::with(host, dataplane, false, segment, &inner_addresses(local));
     node.control.add_flood(node.segment, SocketAddr::new(ip(V4[peer]), 4789)).unwrap();
     (node, captures)
-}
-
-/// The lines that tshark prints of the fields of a file; none without tshark.
-#[allow(clippy::print_stderr, reason = "what is skipped is said loudly")]
-fn tshark(file: &std::path::Path, fields: &[&str]) -> Option<Vec<Vec<String>>> {
-    let mut command = Command::new("tshark");
-    command.args(["-n", "-T", "fields", "-E", "separator=|", "-r"]).arg(file);
-    command.args(fields.iter().flat_map(|field| ["-e", field]));
-    let Ok(output) = command.output() else {
-        assert!(std::env::var_os("CI").is_none(), "tshark has to be there in CI");
-        eprintln!("SKIPPED what tshark reads: there is no tshark");
-        return None;
-    };
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(text.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect())
 }
 
 #[test]
@@ -186,7 +170,7 @@ fn checked_by_tshark(capture: &Capture, frames: &[Captured]) {
         "frame.comment",
         "eth.src",
     ];
-    if let Some(lines) = tshark(&file, &fields) {
+    if let Some(lines) = tshark::fields(&file, &fields) {
         assert_eq!(lines.len(), frames.len());
         for (number, (line, frame)) in lines.iter().zip(frames).enumerate() {
             let name = match &frame.at {

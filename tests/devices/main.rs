@@ -6,6 +6,8 @@
 
 #[path = "../common/packets.rs"]
 mod packets;
+#[path = "../common/tshark.rs"]
+mod tshark;
 
 mod adopted;
 mod affinity;

@@ -39,6 +39,12 @@ const SAME: &[(&[(&str, &str)], &str)] = &[
         "--no-seccomp --no-landlock --allow-new-privs",
     ),
     (&[("privileges.writable", r#"["/run/a", "/var/b"]"#)], "--writable /run/a --writable /var/b"),
+    (&[FILE], "--capture a.pcapng"),
+    (
+        &[FILE, ("capture.filter", r#""fate=dropped,vni=7""#)],
+        "--capture a.pcapng --capture-filter fate=dropped,vni=7",
+    ),
+    (&[FILE, ("capture.snap", "96")], "--capture a.pcapng --capture-snap 96"),
     (&[PROBE, ("dataplane.probing.timeout", "2")], "--probe --probing-timeout 2"),
     (&[PROBE, ("dataplane.probing.max_probes", "4")], "--probe --probing-max-probes 4"),
     (&[PROBE, ("dataplane.probing.interval", "5")], "--probe --probing-interval 5"),
@@ -127,6 +133,7 @@ const SAME: &[(&[(&str, &str)], &str)] = &[
     (&[("segment.port.multicast_routers", "false")], "--no-multicast-routers"),
 ];
 
+const FILE: (&str, &str) = ("capture.file", r#""a.pcapng""#);
 const PROBE: (&str, &str) = ("segment.probe", "true");
 const SUPPRESS: (&str, &str) = ("segment.neighbours.suppress", "true");
 const SNOOP: (&str, &str) = ("segment.snooping.enabled", "true");
@@ -187,9 +194,10 @@ impl Overlay {
             port.push_str("addresses = [\"10.7.1.0/16\"]\n");
         }
         let (privileges, dataplane) = (under("privileges.", ""), under("dataplane.", ""));
+        let capture = under("capture.", "");
         let segment = under("segment.", "port.");
         format!(
-            "[privileges]\n{privileges}[dataplane]\nlocal = \"10.9.0.1\"\n{dataplane}[[segment]]\n{}{segment}[[segment.port]]\n{port}",
+            "[privileges]\n{privileges}[capture]\n{capture}[dataplane]\nlocal = \"10.9.0.1\"\n{dataplane}[[segment]]\n{}{segment}[[segment.port]]\n{port}",
             self.segment
         )
     }
@@ -232,7 +240,7 @@ fn keys(overlay: &Overlay, tables: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn every_key_has_a_flag_or_is_named_as_one_of_files() {
-    let dataplane = ["privileges", "dataplane", "dataplane.probing"];
+    let dataplane = ["privileges", "capture", "dataplane", "dataplane.probing"];
     let common = ["segment", "segment.port"];
     let bridge = [
         "segment.storm",
@@ -322,6 +330,8 @@ fn what_is_allowed_is_the_same_in_both() {
         "udp_port",
         "querier.interval",
         "privileges",
+        "capture.file",
+        "capture.filter",
     ];
     let mut compared = 0;
     for (keys, flags) in SAME {

@@ -11,6 +11,7 @@ use overplane::{
 };
 use overplane_lab::Cidr;
 
+use super::capture::Capture;
 use super::privileges::Privileges;
 use super::read::{add, device, local, number, seconds, vtep, word};
 use crate::failure::Failure;
@@ -47,6 +48,8 @@ pub struct Node {
     threads: Threads,
     #[command(flatten)]
     privileges: Privileges,
+    #[command(flatten)]
+    capture: Capture,
 }
 
 /// What datagrams look like.
@@ -201,13 +204,14 @@ impl Node {
             add(&mut planned.peers, vtep, "--peer", peer)?;
         }
         fill(&mut planned, &locals)?;
-        let privileges = self.privileges.settings();
+        let (privileges, capture) = (self.privileges.settings(), self.capture.plan());
         Ok(Plan {
             config,
             stats: Format::default(),
             control: None,
             metrics: None,
             privileges,
+            capture,
             segments: vec![planned],
         })
     }

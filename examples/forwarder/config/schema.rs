@@ -1,5 +1,6 @@
 //! What the configuration file can say.
 
+mod capture;
 mod entries;
 mod gateway;
 mod limits;
@@ -49,7 +50,7 @@ const DATAPLANE: &[&str] = &[
 pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
     let root = Section::new("", 1, table.get_ref(), problems);
     root.only(
-        &["stats", "control", "metrics", "privileges", "dataplane", "segment"],
+        &["stats", "control", "metrics", "privileges", "capture", "dataplane", "segment"],
         &[],
         "",
         problems,
@@ -68,6 +69,7 @@ pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
         let read = |text: &str| text.starts_with('/').then(|| PathBuf::from(text));
         item.text("an absolute path of a socket", read, problems)
     });
+    let capture = capture::read(&root, problems);
     let config = root
         .need("dataplane", "a table with the key local", problems)
         .and_then(|item| item.section(problems))
@@ -107,6 +109,7 @@ pub fn plan(table: &Spanned<DeTable<'_>>, problems: &mut Problems) -> Plan {
         metrics,
         privileges,
         control,
+        capture,
         segments: planned,
     }
 }

@@ -643,3 +643,23 @@ fn privileges_that_contradict_each_other_are_refused() {
         assert!(problems.iter().any(|it| it.starts_with(&expected)), "{expected}: {problems:?}");
     }
 }
+
+#[test]
+fn captures_that_make_no_sense_are_refused() {
+    let wrong = [
+        ("file = \"\"", 2, "capture.file: \"\" is not allowed; allowed: the path of a file"),
+        ("file = 1", 2, "capture.file: 1 is not allowed; allowed: the path of a file"),
+        ("filter = \"vni=1\"", 1, "capture: of no use without the key file"),
+        ("snap = 96", 1, "capture: of no use without the key file"),
+        ("snap = 0", 2, "capture.snap: 0 is not allowed; allowed: 1 to 65600"),
+        ("filter = \"vni=x\"", 2, "capture.filter: vni: \"x\" is not allowed; allowed: 0 to"),
+        ("filter = \"fate\"", 2, "capture.filter: \"fate\": expected KEY=VALUE; allowed keys:"),
+        ("filter = true", 2, "capture.filter: true is not allowed; allowed: words such as"),
+        ("path = \"a\"", 2, "capture.path: unknown key; allowed: file, filter, snap"),
+    ];
+    for (keys, line, expected) in wrong {
+        let problems = parse("f.toml", &format!("[capture]\n{keys}\n")).unwrap_err();
+        let expected = format!("f.toml:{line}: {expected}");
+        assert!(problems.iter().any(|it| it.starts_with(&expected)), "{expected}: {problems:?}");
+    }
+}
