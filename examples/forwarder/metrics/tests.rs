@@ -1,4 +1,6 @@
-//! That what people have in hand names metrics that there are.
+//! The answers to requests, and that the documentation names metrics that there are.
+
+mod contrib;
 
 use std::collections::BTreeSet;
 
