@@ -6,10 +6,18 @@
 mod capture;
 #[path = "forwarder/control.rs"]
 mod control;
+#[path = "forwarder/deployment.rs"]
+mod deployment;
 #[path = "forwarder/metrics.rs"]
 mod metrics;
+#[path = "forwarder/privileges.rs"]
+mod privileges;
 #[path = "common/program.rs"]
 mod program;
+#[path = "forwarder/service.rs"]
+mod service;
+#[path = "forwarder/threads.rs"]
+mod threads;
 #[path = "common/tshark.rs"]
 mod tshark;
 

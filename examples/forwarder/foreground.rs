@@ -44,6 +44,7 @@ pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     let mut overlay = Overlay::prepare(plan)?;
     // The file belongs to whoever starts the process.
     let opened = capture.map(|capture| Opened::open(overlay.control(), capture)).transpose()?;
+    let mut service = Service::from_environment();
     // Threads have the privileges of the one that makes them: there is none before this.
     let given_up = privileges.give_up(low_ports)?;
     let signals = receive(signals)?;
@@ -58,7 +59,6 @@ pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     let serving = endpoint.map(serve).transpose()?;
     given_up.verify()?;
     info!("forwarding");
-    let mut service = Service::from_environment();
     service.ready(&overlay);
     let follow = || events::follow(overlay.site().host(), overlay.control(), &listeners);
     follow();

@@ -1,6 +1,11 @@
 //! What a service manager is told: that forwarding has begun, how it goes, that it ends (`sd_notify(3)`). Nothing where
 //! there is none.
 
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use overplane::Control;
@@ -18,6 +23,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// A service manager, or none.
 #[derive(Debug)]
 pub struct Service {
+    /// Connected to where it listens.
+    socket: Option<UnixDatagram>,
     /// Within which time it wants to hear that all is well.
     watchdog: Option<Duration>,
     next_ping: Instant,
@@ -29,11 +36,19 @@ pub struct Service {
 }
 
 impl Service {
-    /// The service manager that the environment names.
+    /// The service manager that the environment names. To be called while privileges last: what is connected by then stays
+    /// within reach.
     pub fn from_environment() -> Self {
         let now = Instant::now();
+        let socket = env::var_os("NOTIFY_SOCKET").and_then(|at| match connect(&at) {
+            Ok(socket) => Some(socket),
+            Err(e) => {
+                warn!("no service manager is told: NOTIFY_SOCKET {}: {e}", at.display());
+                None
+            }
+        });
         let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
-        Self { watchdog, next_ping: now, next_status: now, hangs: false, failed: false }
+        Self { socket, watchdog, next_ping: now, next_status: now, hangs: false, failed: false }
     }
 
     /// How often [`Service::turn`] should be called at least, where `usual` would do otherwise.
@@ -84,15 +99,30 @@ impl Service {
         self.tell(&[NotifyState::Stopping, NotifyState::Status("Stopping")]);
     }
 
+    /// Never waits: a manager that does not listen hears less.
     fn tell(&mut self, states: &[NotifyState<'_>]) {
-        let told = sd_notify::notify(states);
+        let Some(socket) = &self.socket else { return };
+        let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+        let told = socket.send(message.as_bytes());
         if let Err(e) = &told
             && !self.failed
         {
-            warn!("telling the service manager at NOTIFY_SOCKET: {e}");
+            warn!("telling the service manager: {e}");
         }
         self.failed = told.is_err();
     }
+}
+
+/// Connects to a socket with a path, or with an abstract name behind `@`.
+fn connect(at: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match at.as_encoded_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(at)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// One line about what is forwarded.

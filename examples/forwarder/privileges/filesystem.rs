@@ -2,7 +2,6 @@
 //!
 //! What is open already is not affected: devices, sockets, standard streams.
 
-use std::env;
 use std::path::Path;
 
 use landlock::{
@@ -35,7 +34,7 @@ pub(super) fn rules(privileges: &Privileges) -> Result<RulesetCreated, Failure> 
             .handle_access(AccessFs::from_all(NEWEST))?
             // A forwarder has no TCP connections of its own, and listens before this or not at all.
             .handle_access(AccessNet::from_all(NEWEST))?
-            .scope(scopes())?
+            .scope(Scope::from_all(NEWEST))?
             .create()
     };
     let mut rules = handled().map_err(failed)?;
@@ -79,14 +78,6 @@ fn allow(
     let access = if path.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };
     let added = rules.add_rule(PathBeneath::new(parent, access));
     added.map_err(|e| Failure::run(format_args!("landlock: {at}: {e}")))
-}
-
-/// Signals and abstract sockets of others are out of reach, unless a service manager waits at such a socket.
-fn scopes() -> BitFlags<Scope> {
-    let manager = env::var_os("NOTIFY_SOCKET");
-    let is_abstract = manager.is_some_and(|path| path.as_encoded_bytes().starts_with(b"@"));
-    let all = Scope::from_all(NEWEST);
-    if is_abstract { all & !BitFlags::from(Scope::AbstractUnixSocket) } else { all }
 }
 
 /// Puts the calling thread under the rules; says how far the kernel goes along.

@@ -113,7 +113,7 @@ impl Privileges {
         Ok(GivenUp { states, status: Status::of_this_thread().ok() })
     }
 
-    /// Says what will be missed later, now that it can be tried.
+    /// Says where nothing can be made later, now that it can be tried.
     fn warn_of_unusable(&self) {
         for directory in &self.writable {
             if let Err(e) = nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK) {
@@ -121,11 +121,6 @@ impl Privileges {
                 warn!(
                     "{directory}: {e}: nothing can be made there; give the directory to the user"
                 );
-            }
-        }
-        for file in &self.readable {
-            if let Err(e) = nix::unistd::access(file, nix::unistd::AccessFlags::R_OK) {
-                warn!("{}: {e}: it cannot be read again", file.display());
             }
         }
     }
