@@ -14,6 +14,8 @@ mod metrics;
 mod privileges;
 #[path = "common/program.rs"]
 mod program;
+#[path = "forwarder/reload.rs"]
+mod reload;
 #[path = "forwarder/service.rs"]
 mod service;
 #[path = "forwarder/threads.rs"]

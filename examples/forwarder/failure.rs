@@ -13,6 +13,8 @@ pub enum Failure {
     Run(String),
     /// A running forwarder has nothing of the name: exit code 3.
     NotFound(String),
+    /// What is asked for cannot be done while it forwards: exit code 5.
+    Refused(String),
     /// No forwarder can be asked: exit code 4.
     Unreachable(String),
     /// Nobody reads what is printed any more.
@@ -27,6 +29,7 @@ impl Failure {
             Self::Run(_) | Self::Pipe => ExitCode::FAILURE,
             Self::NotFound(_) => ExitCode::from(3),
             Self::Unreachable(_) => ExitCode::from(4),
+            Self::Refused(_) => ExitCode::from(5),
         }
     }
 
@@ -42,6 +45,7 @@ impl fmt::Display for Failure {
             Self::Usage(message)
             | Self::Run(message)
             | Self::NotFound(message)
+            | Self::Refused(message)
             | Self::Unreachable(message) => f.write_str(message),
             Self::Pipe => f.write_str("nobody reads the output any more"),
         }

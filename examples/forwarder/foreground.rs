@@ -1,15 +1,16 @@
 //! Forwarding until a signal says to stop.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use overplane::{Control, SegmentInfo, Stats};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::capture::Opened;
 use crate::control::{Forwarding, Listeners, Server};
@@ -19,6 +20,7 @@ use crate::links;
 use crate::metrics::Endpoint;
 use crate::overlay::Overlay;
 use crate::plan::Plan;
+use crate::reload::Loaded;
 use crate::report::Format;
 use crate::service::Service;
 
@@ -29,10 +31,15 @@ const TURN: Duration = Duration::from_secs(1);
 const LIVE_TURN: Duration = Duration::from_millis(100);
 
 /// Runs a plan in the foreground and prints its counters at the end and whenever it is asked to, as the plan says if
-/// `stats` does not.
-pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
+/// `stats` does not. `origin` is the file that the plan is from, which can be loaded again, with the plan as it says.
+pub fn run(
+    mut plan: Plan,
+    origin: Option<(&Path, Plan)>,
+    stats: Option<Format>,
+) -> Result<(), Failure> {
     // Before anything is made, so that a signal never leaves it half made.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
+    let reloads = origin.is_some().then_some(SIGHUP);
+    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1].into_iter().chain(reloads))?;
     let format = stats.unwrap_or(plan.stats);
     let endpoint = plan.metrics.map(Endpoint::bind).transpose()?;
     let fdb_capacity = plan.config.fdb_capacity;
@@ -51,9 +58,14 @@ pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
     let recording = opened.map(Opened::start).transpose()?;
     overlay.start()?;
     let listeners = Listeners::default();
+    let (control, site) = (overlay.control().clone(), Arc::clone(overlay.site()));
+    let loaded = origin.map(|(file, plan)| {
+        let names = overlay.names().clone();
+        Arc::new(Loaded::new(file, plan, names, control.clone(), Arc::clone(&site)))
+    });
     if let Some(server) = &server {
-        let (control, site) = (overlay.control().clone(), Arc::clone(overlay.site()));
-        server.serve(Forwarding { control, site, started: Instant::now() }, &listeners)?;
+        let (started, loaded) = (Instant::now(), loaded.clone());
+        server.serve(Forwarding { control, site, started, loaded }, &listeners)?;
     }
     let serve = |endpoint: Endpoint| endpoint.serve(overlay.control().clone(), fdb_capacity);
     let serving = endpoint.map(serve).transpose()?;
@@ -68,6 +80,11 @@ pub fn run(mut plan: Plan, stats: Option<Format>) -> Result<(), Failure> {
         match signals.recv_timeout(service.turn_time(turn)) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(SIGUSR1) => print(format, overlay.control(), &overlay.control().stats())?,
+            Ok(SIGHUP) => {
+                if let Some(Err(failure)) = loaded.as_ref().map(|loaded| loaded.reload(false)) {
+                    error!("loading the file again: {failure}");
+                }
+            }
             _ => break,
         }
         follow();

@@ -27,6 +27,7 @@ mod client;
 mod config;
 mod control;
 mod demo;
+mod entry;
 mod events;
 mod failure;
 mod foreground;
@@ -36,11 +37,13 @@ mod outer;
 mod overlay;
 mod plan;
 mod privileges;
+mod reload;
 mod report;
 mod service;
 mod table;
 mod values;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -67,16 +70,17 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
     let (stats, control, metrics) = (arguments.stats, arguments.control, arguments.metrics);
-    let forward = |plan: Plan| {
+    let forward = |plan: Plan, file: Option<&Path>| {
+        let origin = file.map(|file| (file, plan.clone()));
         let control = control.clone().or(plan.control);
         let metrics = metrics.or(plan.metrics);
-        foreground::run(Plan { control, metrics, ..plan }, stats)
+        foreground::run(Plan { control, metrics, ..plan }, origin, stats)
     };
     match arguments.command {
-        Command::Vxlan(vxlan) => forward(rehearsed(vxlan.plan()?)?),
-        Command::Udp(udp) => forward(rehearsed(udp.plan()?)?),
-        Command::Flannel(flannel) => forward(rehearsed(flannel.plan()?)?),
-        Command::Run { file } => forward(config::load(&file)?),
+        Command::Vxlan(vxlan) => forward(rehearsed(vxlan.plan()?)?, None),
+        Command::Udp(udp) => forward(rehearsed(udp.plan()?)?, None),
+        Command::Flannel(flannel) => forward(rehearsed(flannel.plan()?)?, None),
+        Command::Run { file } => forward(config::load(&file)?, Some(&file)),
         Command::Check { file } => {
             println!("{}: {}", file.display(), config::load(&file)?.summary());
             Ok(())

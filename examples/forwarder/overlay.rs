@@ -1,17 +1,18 @@
 //! The library at work: a dataplane with its segments, from a plan.
 
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use overplane::{
-    Change, Config, Control, Dataplane, Destination, Device, GroupId, Kind, Member, NextHop,
-    PortId, Segment, SegmentId, SegmentInfo, Stats, Tables, Worker,
+    Change, Config, Control, Dataplane, Device, Kind, Prefix, Segment, SegmentId, SegmentInfo,
+    Stats, Tables, Worker,
 };
-use overplane_lab::Namespace;
+use overplane_lab::{Cidr, Namespace};
 use tracing::{info, warn};
 
+use crate::entry::{Names, entries};
 use crate::failure::Failure;
 use crate::links::{self, Underlay};
 use crate::plan::{Plan, PortPlan, SegmentPlan, Target, Via};
@@ -22,6 +23,7 @@ pub struct Overlay {
     dataplane: Dataplane,
     control: Control,
     site: Arc<Site>,
+    names: Names,
     /// Until they are started.
     workers: Vec<Worker>,
 }
@@ -39,13 +41,14 @@ impl Overlay {
     /// configured for it. Nothing is forwarded before [`Overlay::start`].
     pub fn prepare(plan: Plan) -> Result<Self, Failure> {
         let Plan { config, segments, .. } = plan;
+        let mut names = Names::default();
         let site = Arc::new(Site::find(Namespace::current()?, config.clone())?);
         let (dataplane, workers) = Dataplane::build(config)?;
         let control = dataplane.control();
         for planned in segments {
-            site.add_planned(&control, planned)?;
+            site.add_planned(&control, planned, &mut names)?;
         }
-        Ok(Self { dataplane, control, site, workers })
+        Ok(Self { dataplane, control, site, names, workers })
     }
 
     /// Starts forwarding, on threads with the privileges that the calling one has now.
@@ -55,6 +58,11 @@ impl Overlay {
 
     pub fn site(&self) -> &Arc<Site> {
         &self.site
+    }
+
+    /// What the dataplane calls what was planned.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     pub fn control(&self) -> &Control {
@@ -97,7 +105,7 @@ impl Site {
 
     /// Adds a bridge or routed segment without ports and entries.
     pub fn add_segment(&self, control: &Control, segment: Segment) -> Result<(), Failure> {
-        self.add_planned(control, SegmentPlan::new(segment))
+        self.add_planned(control, SegmentPlan::new(segment), &mut Names::default())
     }
 
     /// Makes a device, or takes one that is there, and attaches it to a segment.
@@ -109,11 +117,34 @@ impl Site {
         segment: &SegmentInfo,
         port: &PortPlan,
     ) -> Result<(), Failure> {
-        self.attach(control, (segment.id, segment.kind, segment.mtu), port)?;
+        self.attach(control, (segment.id, segment.kind, segment.mtu), port)
+    }
+
+    /// Gives a device other addresses: those that it was to have before go, but for those that it is to have now.
+    pub fn readdress(&self, before: &PortPlan, after: &PortPlan) -> Result<(), Failure> {
+        let missing = |of: &[Cidr], list: &[Cidr]| -> Vec<Cidr> {
+            list.iter().filter(|address| !of.contains(address)).copied().collect()
+        };
+        let present = self.host.addresses()?;
+        let is_there = |it: &Cidr| present.contains(&(after.device.clone(), *it));
+        let gone = missing(&after.addresses, &before.addresses);
+        for address in gone.iter().filter(|address| is_there(address)) {
+            self.host.delete_address(&after.device, (address.ip, address.prefix))?;
+        }
+        let new = missing(&before.addresses, &after.addresses);
+        for address in new.iter().filter(|address| !is_there(address)) {
+            self.host.add_address(&after.device, (address.ip, address.prefix))?;
+        }
         Ok(())
     }
 
-    fn add_planned(&self, control: &Control, mut planned: SegmentPlan) -> Result<(), Failure> {
+    /// Adds a segment with its ports and entries.
+    pub fn add_planned(
+        &self,
+        control: &Control,
+        mut planned: SegmentPlan,
+        names: &mut Names,
+    ) -> Result<(), Failure> {
         let mut mtu = u32::MAX;
         for (local, underlay) in &self.underlays {
             mtu = mtu.min(underlay.segment_mtu(&planned.segment, local.is_ipv6())?);
@@ -123,11 +154,13 @@ impl Site {
             planned.segment.mtu = Some(mtu);
         }
         let id = control.add_segment(planned.segment.clone())?;
-        let attach = |port| self.attach(control, (id, planned.segment.kind, mtu), port);
-        let ports = planned.ports.iter().map(attach).collect::<Result<Vec<_>, _>>()?;
+        for port in &planned.ports {
+            self.attach(control, (id, planned.segment.kind, mtu), port)?;
+        }
+        names.set_ports(control.ports().into_iter().map(|port| (port.name, port.id)));
         warn_of_unreachable(id, &planned);
         // One publication: frames see either none of it or all.
-        control.apply(changes(id, &planned, &ports))?;
+        control.apply(changes(&planned, names))?;
         for (local, Underlay { link, mtu: underlay_mtu }) in &self.underlays {
             info!("{id}: MTU {mtu} over {link} ({local}, MTU {underlay_mtu})");
         }
@@ -139,18 +172,18 @@ impl Site {
         control: &Control,
         (id, kind, mtu): (SegmentId, Kind, u32),
         port: &PortPlan,
-    ) -> Result<PortId, Failure> {
+    ) -> Result<(), Failure> {
         let ipv6 = self.locals().any(|local| local.is_ipv6());
         let device = match kind.is_ethernet() || port.options.gateway.is_some() {
             true => Device::tap(&port.device)?,
             false => Device::tun(&port.device)?,
         };
         links::configure(&self.host, port, kind, ipv6, mtu)?;
-        let attached = control.attach_with(id, device, port.options.clone())?;
+        control.attach_with(id, device, port.options.clone())?;
         let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
         let addresses = if addresses.is_empty() { "none".into() } else { addresses.join(", ") };
         info!("{id}: {} attached; addresses: {addresses}", port.device);
-        Ok(attached)
+        Ok(())
     }
 }
 
@@ -170,73 +203,18 @@ pub fn rehearse(plan: &Plan) -> Result<(), overplane::Error> {
         });
         let made = [Change::AddSegment(planned.segment.clone())].into_iter().chain(ports);
         let ports = tables.apply(Duration::ZERO, made)?;
-        tables.apply(Duration::ZERO, changes(segment, planned, &ports))?;
+        let mut names = Names::default();
+        let devices = planned.ports.iter().map(|port| port.device.clone());
+        names.set_ports(devices.zip(ports));
+        tables.apply(Duration::ZERO, changes(planned, &mut names))?;
     }
     Ok(())
 }
 
-/// The entries of a segment as changes.
-fn changes(segment: SegmentId, planned: &SegmentPlan, ports: &[PortId]) -> Vec<Change> {
-    let destination = |target| match target {
-        Target::Vtep(vtep) => Destination::Vtep(vtep),
-        Target::Port(place) => Destination::Port(ports[place]),
-    };
-    let flood = planned.flood.iter().map(|&vtep: &SocketAddr| Change::AddFlood { segment, vtep });
-    let peers = planned.peers.iter().map(|&vtep| Change::AddPeer { segment, vtep });
-    let groups = planned.groups.iter().flat_map(|&(vtep, group)| {
-        let group = Change::SetVtepGroup { segment, vtep, group: Some(group) };
-        [Change::AddPeer { segment, vtep }, group]
-    });
-    let fdb = planned.fdb.iter().map(|&(mac, target)| {
-        let destination = destination(target);
-        match mac.is_multicast() {
-            true => Change::AppendFdb { segment, mac, destination },
-            false => Change::InsertFdb { segment, mac, destination },
-        }
-    });
-    let vnis = planned.remote_vnis.iter();
-    let vnis = vnis.map(|&(vtep, vni)| Change::SetVtepVni { segment, vtep, vni: Some(vni) });
-    // Each route with several next hops has a group of its own, named by the route's place.
-    let routes = planned.routes.iter().enumerate().flat_map(|(place, (prefix, via))| {
-        let group = GroupId(place as u32);
-        let members = match via {
-            Via::Group(members) => Some(Change::SetGroup {
-                segment,
-                group,
-                members: members.iter().map(|(to, n)| Member::new(destination(*to), *n)).collect(),
-            }),
-            _ => None,
-        };
-        let next_hop = match via {
-            Via::One(target) => destination(*target).into(),
-            Via::Group(_) => group.into(),
-            Via::Blackhole => NextHop::Blackhole,
-            Via::Unreachable => NextHop::Unreachable,
-            Via::Local => NextHop::Local,
-        };
-        members.into_iter().chain([Change::InsertRoute { segment, prefix: *prefix, next_hop }])
-    });
-    let vtep_macs =
-        planned.vtep_macs.iter().map(|&(vtep, mac)| Change::SetVtepMac { segment, vtep, mac });
-    let neighbours = planned
-        .neighbours
-        .iter()
-        .map(|&(address, mac, router)| Change::SetNeighbour { segment, address, mac, router });
-    let mdb = planned.mdb.iter().map(|&(group, target)| Change::InsertMdb {
-        segment,
-        group,
-        destination: destination(target),
-    });
-    flood
-        .chain(peers)
-        .chain(groups)
-        .chain(fdb)
-        .chain(vnis)
-        .chain(neighbours)
-        .chain(mdb)
-        .chain(vtep_macs)
-        .chain(routes)
-        .collect()
+/// What adds the entries of a segment.
+fn changes(planned: &SegmentPlan, names: &mut Names) -> Vec<Change> {
+    let segment = planned.segment.id();
+    entries(planned).iter().flat_map(|entry| entry.add(segment, names)).collect()
 }
 
 /// Whether packets of the route leave for another node.
@@ -249,20 +227,26 @@ fn leaves(via: &Via) -> bool {
     }
 }
 
-/// Says for which routes the kernel will hand nothing to a device.
+/// Says for how many routes the kernel will hand nothing to a device, and which is the first.
 fn warn_of_unreachable(id: SegmentId, planned: &SegmentPlan) {
-    for (prefix, via) in &planned.routes {
-        let inside = |address: &overplane_lab::Cidr| {
-            prefix.len() >= address.prefix
-                && overplane::Prefix::new(address.ip, address.prefix)
-                    .is_some_and(|network| network.contains(prefix.address()))
+    let networks = planned.ports.iter().flat_map(|port| &port.addresses);
+    let networks: Vec<Prefix> =
+        networks.filter_map(|address| Prefix::new(address.ip, address.prefix)).collect();
+    let reachable = |prefix: &Prefix| {
+        let includes =
+            |network: &Prefix| prefix.len() >= network.len() && network.contains(prefix.address());
+        networks.iter().any(includes)
+    };
+    let leaving = planned.routes.iter().filter(|(_, via)| leaves(via)).map(|(prefix, _)| prefix);
+    let mut outside = leaving.filter(|prefix| !reachable(prefix));
+    if let Some(first) = outside.next() {
+        let others = match outside.count() {
+            0 => String::new(),
+            n => format!(" (and {n} others)"),
         };
-        let mut addresses = planned.ports.iter().flat_map(|port| &port.addresses);
-        if leaves(via) && !addresses.any(inside) {
-            warn!(
-                "{id}: no device has an address whose prefix includes the route {prefix}: \
-                 this host sends nothing there unless its own routes say so"
-            );
-        }
+        warn!(
+            "{id}: no device has an address whose prefix includes the route {first}{others}: \
+             this host sends nothing there unless its own routes say so"
+        );
     }
 }

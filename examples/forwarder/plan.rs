@@ -11,7 +11,7 @@ use crate::privileges::Privileges;
 use crate::report::Format;
 
 /// A dataplane with its segments.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     pub config: Config,
     /// How counters are printed.
@@ -28,7 +28,7 @@ pub struct Plan {
 }
 
 /// A segment with all that belongs to it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SegmentPlan {
     /// Without an MTU it gets what the underlay's interface leaves.
     pub segment: Segment,
@@ -50,7 +50,7 @@ pub struct SegmentPlan {
 }
 
 /// A device to be made and attached.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortPlan {
     pub device: String,
     pub addresses: Vec<Cidr>,

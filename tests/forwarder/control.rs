@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 use super::program::{PATIENCE, Running, command, pair, read};
 
 /// The control socket of one test.
-struct Socket(PathBuf);
+pub(super) struct Socket(pub(super) PathBuf);
 
 impl Socket {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         Self(env::temp_dir().join(format!("overplane-{}-{name}.sock", std::process::id())))
     }
 
     /// Asks: the exit code, what is printed, and errors.
-    fn ask(&self, arguments: &str) -> (Option<i32>, String, String) {
+    pub(super) fn ask(&self, arguments: &str) -> (Option<i32>, String, String) {
         let mut asking = command(arguments);
         let Output { status, stdout, stderr } =
             asking.arg("--control").arg(&self.0).output().unwrap();
@@ -31,19 +31,19 @@ impl Socket {
     }
 
     /// Asks for what there has to be, as text.
-    fn text(&self, arguments: &str) -> String {
+    pub(super) fn text(&self, arguments: &str) -> String {
         let (code, out, err) = self.ask(arguments);
         assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments}");
         out
     }
 
     /// The same as JSON.
-    fn json(&self, arguments: &str) -> Value {
+    pub(super) fn json(&self, arguments: &str) -> Value {
         serde_json::from_str(&self.text(&format!("{arguments} -j"))).unwrap()
     }
 
     /// Asks for what is refused: the exit code, and why.
-    fn refused(&self, arguments: &str) -> (i32, String) {
+    pub(super) fn refused(&self, arguments: &str) -> (i32, String) {
         let (code, out, err) = self.ask(arguments);
         assert_eq!(out, "", "{arguments}");
         (code.unwrap(), err)
@@ -56,7 +56,7 @@ impl Socket {
     }
 
     /// A forwarder with this control socket, which answers.
-    fn start(&self, host: &Namespace, arguments: &str) -> Running {
+    pub(super) fn start(&self, host: &Namespace, arguments: &str) -> Running {
         let mut forwarder =
             Running::start(host, &format!("{arguments} --control {}", self.0.display()));
         let deadline = Instant::now() + PATIENCE;
@@ -81,7 +81,7 @@ const VXLAN: &str =
     "vxlan --vni 42 --local 10.9.0.1 --remote 10.9.0.2 --dev ovl0 --address 10.8.0.1/24";
 
 /// What lets a forwarder make devices while it runs: nothing, where everybody may open the file for it, as under udev.
-fn to_make_devices() -> &'static str {
+pub(super) fn to_make_devices() -> &'static str {
     let mode = fs::metadata("/dev/net/tun").unwrap().permissions().mode();
     if mode & 0o006 == 0o006 { "" } else { "--keep-user" }
 }
@@ -153,7 +153,7 @@ fn a_bridge_segment_is_shown_and_changed_while_it_forwards() {
     assert_eq!((&segments[1]["flood"], &segments[1]["mtu"]), (&json!([]), &json!(1450)));
     assert_eq!(segments[1]["peers"], json!(["10.9.0.2:4790"]));
     let (code, why) = socket.refused("fdb add 02:00:00:00:00:07 --vtep 10.9.0.2");
-    assert_eq!((code, why.as_str()), (2, "error: name a segment: 42@4789, 43@4790\n"));
+    assert_eq!((code, why.as_str()), (2, "error: name a bridge segment: 42@4789, 43@4790\n"));
     socket.text("port add tap43 --segment 43 --address 10.43.0.1/24");
     hosts[0].wait_up("tap43", PATIENCE).unwrap();
     assert_eq!(hosts[0].mtu("tap43").unwrap(), 1450);

@@ -66,6 +66,7 @@ impl Asked {
                 let message = error["message"].as_str().unwrap_or_default().to_owned();
                 return Err(match error["kind"].as_str() {
                     Some("invalid") => Failure::Usage(message),
+                    Some("refused") => Failure::Refused(message),
                     Some("not_found") => Failure::NotFound(message),
                     Some("unavailable") => Failure::Unreachable(message),
                     _ => Failure::Run(message),

@@ -19,6 +19,13 @@ pub fn print(asked: &mut Asked, verb: &Verb, out: &mut impl Write) -> Result<(),
         Verb::Fdb(Fdb::Show { .. }) => {
             asked.ask(verb, &mut |entry| writeln!(out, "{}", fdb_entry(&entry)))?;
         }
+        Verb::Reload { .. } => asked.ask(verb, &mut |step| {
+            let segment = match &step["segment"] {
+                Value::Null => String::new(),
+                name => format!(" segment {}", segment(name)),
+            };
+            writeln!(out, "{} {}{segment}", word(&step["change"]), word(&step["what"]))
+        })?,
         Verb::Route(Routes::Show { .. } | Routes::Get { .. }) => {
             asked.ask(verb, &mut |entry| writeln!(out, "{}", route(&entry)))?;
         }

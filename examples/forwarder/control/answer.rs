@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overplane::{
-    Change, Control, Destination, DropReason, Flush, NextHop, PortInfo, PortOptions, Segment,
+    Change, Control, Destination, DropReason, Flush, Kind, NextHop, PortInfo, PortOptions, Segment,
     SegmentId, SegmentInfo,
 };
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use super::refusal::Refusal;
 use super::verb::{Fdb, Offload, Ports, Routes, Segments, Verb, Vteps};
 use crate::overlay::Site;
 use crate::plan::{self, PortPlan};
+use crate::reload::Loaded;
 use crate::report;
 
 /// Takes entries of an answer; it breaks when nobody takes any more.
@@ -27,6 +28,8 @@ pub struct Forwarding {
     pub control: Control,
     pub site: Arc<Site>,
     pub started: Instant,
+    /// Without a file there is nothing to load again.
+    pub loaded: Option<Arc<Loaded>>,
 }
 
 /// Where something is to go: to one of both, of which not both are given.
@@ -37,6 +40,7 @@ impl Forwarding {
     pub fn answer(&self, verb: Verb, take: Take<'_>) -> Result<(), Refusal> {
         match verb {
             Verb::Show {} => self.show(take),
+            Verb::Reload { dry_run } => return self.reload(dry_run, take),
             Verb::Fdb(verb) => return self.fdb(verb, take),
             Verb::Route(verb) => return self.routes(verb, take),
             Verb::Segment(verb) => return self.segments(verb, take),
@@ -70,6 +74,19 @@ impl Forwarding {
             "receive_buffer_overflows": stats.socket_overflows,
             "offloads": stats.offloads.iter().map(entries::offload).collect::<Vec<_>>(),
         }));
+    }
+
+    fn reload(&self, dry_run: bool, take: Take<'_>) -> Result<(), Refusal> {
+        let nothing = || Refusal::invalid("reload: this forwarder was started without a file");
+        let steps = self.loaded.as_ref().ok_or_else(nothing)?.reload(dry_run)?;
+        let _ = steps.iter().try_for_each(|step| {
+            take(json!({
+                "change": step.kind.to_string(),
+                "segment": step.segment.map(report::name),
+                "what": step.what,
+            }))
+        });
+        Ok(())
     }
 
     fn stats(&self) -> Value {
@@ -114,7 +131,7 @@ impl Forwarding {
                 Ok(())
             }
             Fdb::Add { mac: Text(mac), vtep, port, external, segment } => {
-                let segment = self.one(segment)?;
+                let segment = self.bridge(segment)?;
                 let destination = self.destination(segment, (&vtep, &port))?;
                 let destination = destination
                     .ok_or_else(|| Refusal::invalid("fdb add: a VTEP or a port is to be named"))?;
@@ -125,7 +142,7 @@ impl Forwarding {
                 }?)
             }
             Fdb::Del { mac: Text(mac), vtep, port, segment } => {
-                let segment = self.one(segment)?;
+                let segment = self.bridge(segment)?;
                 Ok(match self.destination(segment, (&vtep, &port))? {
                     Some(one) => self.control.remove_fdb_destination(segment, mac, one),
                     None => self.control.remove_fdb(segment, mac),
@@ -178,7 +195,7 @@ impl Forwarding {
                 Ok(())
             }
             Routes::Get { address, segment } => {
-                let segment = self.one(segment)?;
+                let segment = self.routed(segment)?;
                 let route = self.control.route_to(segment, address)?;
                 let route = route.ok_or_else(|| {
                     Refusal::not_found(format_args!("{segment}: no route to {address}"))
@@ -187,7 +204,7 @@ impl Forwarding {
                 Ok(())
             }
             Routes::Add { prefix: Text(prefix), vtep, port, blackhole, unreachable, segment } => {
-                let segment = self.one(segment)?;
+                let segment = self.routed(segment)?;
                 let next_hop = match (
                     self.destination(segment, (&vtep, &port))?,
                     blackhole,
@@ -204,7 +221,7 @@ impl Forwarding {
                 Ok(self.control.insert_route(segment, prefix, next_hop)?)
             }
             Routes::Del { prefix: Text(prefix), segment } => {
-                Ok(self.control.remove_route(self.one(segment)?, prefix)?)
+                Ok(self.control.remove_route(self.routed(segment)?, prefix)?)
             }
         }
     }
@@ -226,7 +243,7 @@ impl Forwarding {
                 Ok(self.site.add_segment(&self.control, segment)?)
             }
             Segments::Del { segment } => {
-                Ok(self.control.remove_segment(self.one(Some(segment))?)?)
+                Ok(self.control.remove_segment(self.any(Some(segment))?)?)
             }
         }
     }
@@ -249,7 +266,7 @@ impl Forwarding {
                         "device {device:?}: allowed: {allowed}"
                     )));
                 }
-                let segment = self.one(segment)?;
+                let segment = self.any(segment)?;
                 let info = self.info(segment);
                 let info =
                     info.ok_or_else(|| Refusal::not_found(format_args!("segment {segment}")))?;
@@ -270,7 +287,7 @@ impl Forwarding {
                 Ok(())
             }
             Vteps::Add { vtep: Text(vtep), no_flood, segment } => {
-                let segment = self.one(segment)?;
+                let segment = self.any(segment)?;
                 let vtep = vtep.at(segment);
                 let floods =
                     self.info(segment).is_some_and(|info| info.kind.is_ethernet()) && !no_flood;
@@ -281,7 +298,7 @@ impl Forwarding {
                 Ok(self.control.apply([change])?)
             }
             Vteps::Del { vtep: Text(vtep), segment } => {
-                let segment = self.one(segment)?;
+                let segment = self.any(segment)?;
                 let vtep = vtep.at(segment);
                 let floods = self.info(segment).is_some_and(|info| info.flood.contains(&vtep));
                 let change = match floods {
@@ -300,16 +317,36 @@ impl Forwarding {
         let _ = self.control.offloads().iter().try_for_each(|info| take(entries::offload(info)));
     }
 
-    /// The segment that is meant: the one named, or else the only one.
-    fn one(&self, name: Option<Text<SegmentName>>) -> Result<SegmentId, Refusal> {
-        let known = self.those(name)?;
-        match (known.as_slice(), name) {
-            ([one], _) => Ok(*one),
-            ([], _) => Err(Refusal::not_found("there is no segment")),
-            (several, _) => {
+    /// The bridge segment that is meant: the one named, or else the only one.
+    fn bridge(&self, name: Option<Text<SegmentName>>) -> Result<SegmentId, Refusal> {
+        self.one(name, Kind::is_ethernet, "bridge segment")
+    }
+
+    /// The same of routed segments.
+    fn routed(&self, name: Option<Text<SegmentName>>) -> Result<SegmentId, Refusal> {
+        self.one(name, |kind| !kind.is_ethernet(), "routed segment")
+    }
+
+    /// The same of all segments.
+    fn any(&self, name: Option<Text<SegmentName>>) -> Result<SegmentId, Refusal> {
+        self.one(name, |_| true, "segment")
+    }
+
+    fn one(
+        &self,
+        name: Option<Text<SegmentName>>,
+        fits: impl Fn(Kind) -> bool,
+        what: &str,
+    ) -> Result<SegmentId, Refusal> {
+        let mut known = self.those(name)?;
+        known.retain(|id| self.info(*id).is_some_and(|info| fits(info.kind)));
+        match known.as_slice() {
+            [one] => Ok(*one),
+            [] => Err(Refusal::not_found(format_args!("there is no {what} of that name"))),
+            several => {
                 let names: Vec<String> =
                     several.iter().map(|id| SegmentName::from(*id).to_string()).collect();
-                Err(Refusal::invalid(format_args!("name a segment: {}", names.join(", "))))
+                Err(Refusal::invalid(format_args!("name a {what}: {}", names.join(", "))))
             }
         }
     }

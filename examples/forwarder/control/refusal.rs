@@ -50,6 +50,11 @@ impl From<Error> for Refusal {
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
-        Self { kind: "failed", message: failure.to_string() }
+        let kind = match failure {
+            Failure::Usage(_) => "invalid",
+            Failure::Refused(_) => "refused",
+            _ => "failed",
+        };
+        Self { kind, message: failure.to_string() }
     }
 }

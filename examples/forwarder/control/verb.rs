@@ -15,6 +15,13 @@ use super::names::{SegmentName, Text, VtepName};
 pub enum Verb {
     /// Show everything on one page: segments, their ports and VTEPs, and what became of frames.
     Show {},
+    /// Read the configuration file again, and take over what has changed in it.
+    Reload {
+        /// Only show what would be changed.
+        #[arg(long)]
+        #[serde(default)]
+        dry_run: bool,
+    },
     /// Show or change FDB entries.
     #[command(subcommand)]
     Fdb(Fdb),
