@@ -2,7 +2,8 @@
 //!
 //! Written here, for they are few lines and the well-known crate, `prometheus-client`, writes one of them only.
 
-use std::fmt::{Display, Write};
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +86,8 @@ impl From<bool> for Value {
     }
 }
 
-impl From<std::time::Duration> for Value {
-    fn from(time: std::time::Duration) -> Self {
+impl From<Duration> for Value {
+    fn from(time: Duration) -> Self {
         Self::Real(time.as_secs_f64())
     }
 }
@@ -125,7 +126,7 @@ impl Exposition {
         let kind = kind.name(self.format);
         let quotes = self.format == Format::OpenMetrics;
         self.text.push_str(&format!("# HELP {family} "));
-        escape(&mut self.text, help, quotes);
+        let _ = Escaped { text: &mut self.text, quotes }.write_str(help);
         self.text.push_str(&format!("\n# TYPE {family} {kind}\n"));
         if let (Format::OpenMetrics, Some(unit)) = (self.format, unit(name)) {
             self.text.push_str(&format!("# UNIT {family} {unit}\n"));
@@ -141,14 +142,14 @@ impl Exposition {
             self.text.push(before);
             self.text.push_str(name);
             self.text.push_str("=\"");
-            escape(&mut self.text, &label.to_string(), true);
+            // Neither this nor what is below fails: both write to a string.
+            let _ = write!(Escaped { text: &mut self.text, quotes: true }, "{label}");
             self.text.push('"');
             before = ',';
         }
         if before == ',' {
             self.text.push('}');
         }
-        // Writing to a string does not fail.
         let _ = match value.into() {
             Value::Whole(number) => writeln!(self.text, " {number}"),
             Value::Real(number) => writeln!(self.text, " {number}"),
@@ -163,15 +164,23 @@ impl Exposition {
     }
 }
 
-/// Appends text with what would end it escaped.
-fn escape(to: &mut String, text: &str, quotes: bool) {
-    for c in text.chars() {
-        match c {
-            '\\' => to.push_str("\\\\"),
-            '\n' => to.push_str("\\n"),
-            '"' if quotes => to.push_str("\\\""),
-            c => to.push(c),
+/// Appends to a text, with what would end it escaped.
+struct Escaped<'a> {
+    text: &'a mut String,
+    quotes: bool,
+}
+
+impl Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            match c {
+                '\\' => self.text.push_str("\\\\"),
+                '\n' => self.text.push_str("\\n"),
+                '"' if self.quotes => self.text.push_str("\\\""),
+                c => self.text.push(c),
+            }
         }
+        Ok(())
     }
 }
 
@@ -186,7 +195,7 @@ mod tests {
         exposition.family("b", Kind::Info, "B.", &[]);
         exposition.sample(&[], true);
         exposition.family("c_seconds", Kind::Gauge, "C.", &[]);
-        exposition.sample(&[], std::time::Duration::from_micros(1_000_250));
+        exposition.sample(&[], Duration::from_micros(1_000_250));
         exposition.finish()
     }
 

@@ -77,7 +77,7 @@ impl Server {
         }
     }
 
-    /// Closes connections that took too long, and one that took long if somebody waits for its place.
+    /// Closes connections that took too long, and those that took long if somebody waits for a place.
     fn part_with_the_slow(&mut self, now: Instant) {
         let age = |client: &Client| now.saturating_duration_since(client.since);
         for slot in &mut self.clients {
