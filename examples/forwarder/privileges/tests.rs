@@ -6,6 +6,8 @@ use std::io;
 use std::process::{self, Command};
 use std::ptr;
 
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
 use super::*;
 
 /// Set in the process that tries.
@@ -142,6 +144,29 @@ fn a_user_that_is_not_there_and_a_directory_that_is_not_there_are_said() {
         why.contains("/nowhere/at/all cannot be opened") && why.ends_with("make it first"),
         "{why}"
     );
+}
+
+/// Filters stand in for such a kernel: they are what it does not have.
+#[test]
+fn a_kernel_without_filters_is_lived_with() {
+    if !in_a_process_of_its_own("a_kernel_without_filters_is_lived_with") {
+        return;
+    }
+    let calls = [libc::SYS_landlock_create_ruleset, libc::SYS_seccomp];
+    let missing = SeccompFilter::new(
+        calls.map(|call| (call, Vec::new())).into_iter().collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS as u32),
+        env::consts::ARCH.try_into().unwrap(),
+    );
+    let missing: BpfProgram = missing.unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&missing).unwrap();
+    let settings =
+        Privileges { user: User::Keep, keep_capabilities: true, ..Privileges::default() };
+    let given_up = settings.give_up(false).unwrap();
+    for state in ["no new privileges", "landlock missing", "seccomp missing"] {
+        assert!(given_up.states.iter().any(|it| it == state), "{:?}", given_up.states);
+    }
 }
 
 /// Threads that are there already would keep what this one gives up.
