@@ -1,6 +1,6 @@
 //! Which frames are captured.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::fib::Prefix;
 use crate::segment::SegmentId;
@@ -9,8 +9,7 @@ use crate::wire::{MacAddr, Vni, array_at, eth, u16_at};
 use super::{CapturePoint, Captured, Fate, Layer};
 
 /// Where the protocol addresses of the sender and the target are in an ARP packet for IPv4 on Ethernet (RFC 826).
-const ARP_SENDER: usize = 14;
-const ARP_TARGET: usize = 24;
+const ARP_ADDRESSES: [usize; 2] = [14, 24];
 
 /// Where the source and the destination are in an IPv4 header (RFC 791 §3.1), and in one of IPv6 (RFC 8200 §3).
 const V4_ADDRESSES: [usize; 2] = [12, 16];
@@ -118,10 +117,7 @@ impl CaptureFilter {
     #[inline]
     pub(crate) fn admits_bytes(&self, layer: Layer, frame: &[u8]) -> bool {
         let mac = self.mac.is_none_or(|mac| layer == Layer::Ethernet && has_mac(frame, mac));
-        mac && self.net.is_none_or(|net| {
-            let addresses = addresses(layer, frame);
-            addresses.is_some_and(|addresses| addresses.iter().any(|ip| net.contains(*ip)))
-        })
+        mac && self.net.is_none_or(|net| has_address(layer, frame, net))
     }
 }
 
@@ -130,18 +126,55 @@ fn has_mac(frame: &[u8], mac: MacAddr) -> bool {
     to == Some(&mac.0) || from == Some(&mac.0)
 }
 
-/// Source and destination of an IP packet, or sender and target of an ARP packet.
+/// Whether source or destination of an IP packet, or sender or target of an ARP packet, are in a network.
 ///
 /// It is read more leniently than for forwarding: what is dropped because it is malformed is to be found, too.
-fn addresses(layer: Layer, frame: &[u8]) -> Option<[IpAddr; 2]> {
-    let v4 = |at| array_at::<4>(frame, at).map(|bytes| IpAddr::V4(Ipv4Addr::from(*bytes)));
-    let v6 = |at| array_at::<16>(frame, at).map(|bytes| IpAddr::V6(Ipv6Addr::from(*bytes)));
-    let (at, ethertype) = match layer {
-        Layer::Datagram => return None,
+fn has_address(layer: Layer, frame: &[u8], net: Prefix) -> bool {
+    let Some((at, ethertype)) = packet(layer, frame) else { return false };
+    // Compared as numbers where they lie: this is done for every frame.
+    match (net.address(), ethertype) {
+        (IpAddr::V4(address), eth::TYPE_IPV4 | eth::TYPE_ARP) => {
+            let places = if ethertype == eth::TYPE_ARP { ARP_ADDRESSES } else { V4_ADDRESSES };
+            let inside = |bytes: &[u8; 4]| {
+                let bits = u32::from_be_bytes(*bytes) ^ address.to_bits();
+                bits.checked_shr(32 - u32::from(net.len())).unwrap_or(0) == 0
+            };
+            any_at(frame, at, places, inside)
+        }
+        (IpAddr::V6(address), eth::TYPE_IPV6) => {
+            let inside = |bytes: &[u8; 16]| {
+                let bits = u128::from_be_bytes(*bytes) ^ address.to_bits();
+                bits.checked_shr(128 - u32::from(net.len())).unwrap_or(0) == 0
+            };
+            any_at(frame, at, V6_ADDRESSES, inside)
+        }
+        _ => false,
+    }
+}
+
+/// Whether something holds for one of the addresses at two places behind `at`, both of which have to be there.
+#[inline]
+fn any_at<const N: usize>(
+    frame: &[u8],
+    at: usize,
+    [first, second]: [usize; 2],
+    holds: impl Fn(&[u8; N]) -> bool,
+) -> bool {
+    match (array_at(frame, at + first), array_at(frame, at + second)) {
+        (Some(first), Some(second)) => holds(first) || holds(second),
+        _ => false,
+    }
+}
+
+/// Where the packet in a frame begins, and its EtherType.
+#[inline]
+fn packet(layer: Layer, frame: &[u8]) -> Option<(usize, u16)> {
+    match layer {
+        Layer::Datagram => None,
         Layer::Ip => match frame.first()? >> 4 {
-            4 => (0, eth::TYPE_IPV4),
-            6 => (0, eth::TYPE_IPV6),
-            _ => return None,
+            4 => Some((0, eth::TYPE_IPV4)),
+            6 => Some((0, eth::TYPE_IPV6)),
+            _ => None,
         },
         Layer::Ethernet => {
             let mut at = eth::HEADER_LEN;
@@ -152,14 +185,8 @@ fn addresses(layer: Layer, frame: &[u8]) -> Option<[IpAddr; 2]> {
                     ethertype = u16_at(frame, at - 2)?;
                 }
             }
-            (at, ethertype)
+            Some((at, ethertype))
         }
-    };
-    match ethertype {
-        eth::TYPE_IPV4 => Some([v4(at + V4_ADDRESSES[0])?, v4(at + V4_ADDRESSES[1])?]),
-        eth::TYPE_IPV6 => Some([v6(at + V6_ADDRESSES[0])?, v6(at + V6_ADDRESSES[1])?]),
-        eth::TYPE_ARP => Some([v4(at + ARP_SENDER)?, v4(at + ARP_TARGET)?]),
-        _ => None,
     }
 }
 

@@ -77,8 +77,9 @@ pub(super) struct Recorder {
     heads: Vec<u8>,
     /// Copies that were not carried out, and those without reason that are recorded already.
     failed: Vec<(Copy, Option<DropReason>)>,
-    /// The last port that was named.
+    /// The last port that was named, and in this batch the last one that was asked about.
     name: Option<(PortId, Arc<str>)>,
+    asked: Option<(PortId, About)>,
 }
 
 impl Recorder {
@@ -255,23 +256,36 @@ impl Recorder {
         self.record_received(tables, batch, output);
         self.failed.sort_unstable_by_key(|(copy, _)| *copy);
         let failed = std::mem::take(&mut self.failed);
+        // What rules out all copies at once is looked at once.
         let all = self.those(Set::MAX, |open| {
             open.wants(Direction::Sent) && !(failed.is_empty() && open.wants_drops_only())
         });
-        if all != 0 {
-            let at = (tables, now);
+        let of_port = self.port.and_then(|port| tables.segment(tables.port(port)?.segment));
+        let one_vni = of_port.filter(|segment| !segment.has_many_headers).map(|segment| segment.id);
+        let to_ports = self.those(all, |open| {
+            let segment = one_vni.is_none_or(|id| open.filter.admits_segment(Some(id), None));
+            segment && open.filter.vtep.is_none()
+        });
+        let to_vteps = self.those(all, |open| {
+            let segment = one_vni.is_none_or(|id| open.filter.admits_segment(Some(id), id.vni));
+            segment && open.filter.port.is_none()
+        });
+        let at = (tables, now);
+        if to_ports != 0 {
             for (index, deliver) in output.delivers().iter().enumerate() {
-                self.record_deliver(at, batch, output, (index, deliver), (all, &failed));
+                self.record_deliver(at, batch, output, (index, deliver), (to_ports, &failed));
             }
+        }
+        if to_vteps != 0 {
             for (index, transmit) in output.transmits().iter().enumerate() {
-                self.record_transmit(at, batch, output, (index, transmit), (all, &failed));
+                self.record_transmit(at, batch, output, (index, transmit), (to_vteps, &failed));
             }
         }
         self.failed = failed;
         self.failed.clear();
         self.staged.clear();
-        // What comes next may be of this node's own making.
-        self.port = None;
+        // What comes next may be of this node's own making, and by other tables.
+        (self.port, self.asked) = (None, None);
     }
 
     fn record_received(&mut self, tables: &Tables, batch: &Batch, output: &Output) {
@@ -317,16 +331,19 @@ impl Recorder {
         parts: impl Iterator<Item = &'a [u8]> + Clone,
         (all, fate): (Set, Fate),
     ) {
-        let about = about_port(tables, port);
+        let about = self.about_port(tables, port);
+        let mut room = [0; LOOKED_AT];
+        let beginning = beginning_of(parts.clone(), &mut room);
+        let wanted = self.those(all, |open| open.filter.admits_bytes(about.layer, beginning));
+        if wanted == 0 {
+            return;
+        }
         let name = self.name_of(tables, port);
-        let mut beginning = [0; LOOKED_AT];
-        let beginning = beginning_of(parts.clone(), &mut beginning);
-        let wanted = self.those(all, |open| {
+        let wanted = self.those(wanted, |open| {
             let filter = &open.filter;
             filter.admits_fate(fate)
                 && filter.admits_port(&name)
                 && filter.admits_segment(about.segment, None)
-                && filter.admits_bytes(about.layer, beginning)
         });
         if wanted != 0 {
             self.push((now, CapturePoint::Port { id: port, name }, about), parts, (wanted, fate));
@@ -341,45 +358,45 @@ impl Recorder {
         (index, transmit): (usize, &Transmit),
         (all, failed): (Set, &[(Copy, Option<DropReason>)]),
     ) {
+        let framed = matches!(transmit.source, SourcePort::Entropy { .. });
+        let layer = if framed { Layer::Ethernet } else { Layer::Ip };
+        let unwrap = |datagram| if framed { split_header(datagram) } else { (&[][..], datagram) };
+        // Addresses are the same in all datagrams of a train.
+        let Some(first) = output.datagrams(batch, transmit).next() else { return };
+        let (header, parts) = unwrap(first);
+        let mut room = [0; LOOKED_AT];
+        let beginning = beginning_of(parts.into_iter(), &mut room);
+        let wanted = self.those(all, |open| open.filter.admits_bytes(layer, beginning));
+        if wanted == 0 {
+            return;
+        }
         // Without its VTEP nobody knows where it was to go.
         let Some(to) = tables.vtep_address(transmit.vtep).map(|address| address.ip()) else {
             return;
         };
-        let to_vtep = self.those(all, |open| open.filter.admits_vtep(to));
-        if to_vtep == 0 {
+        let (segment, vni) = match transmit.source {
+            SourcePort::Listener(udp_port) => (Some(SegmentId { udp_port, vni: None }), None),
+            SourcePort::Entropy { listener, .. } => {
+                let vni = vxlan::decode(header).ok().map(vxlan::Header::vni);
+                let of_port = self.port.and_then(|port| Some(tables.port(port)?.segment));
+                (of_port.or_else(|| segment_towards(tables, (listener, vni?), to)), vni)
+            }
+        };
+        let wanted = self.those(wanted, |open| {
+            open.filter.admits_vtep(to) && open.filter.admits_segment(segment, vni)
+        });
+        if wanted == 0 {
             return;
         }
-        let of_port = self.port.and_then(|port| Some(tables.port(port)?.segment));
         let every = outcome(failed, Copy::Transmit(index as u32, ALL));
-        for (number, [head, body]) in output.datagrams(batch, transmit).enumerate() {
-            let datagram = [head, body];
-            let (about, parts) = match transmit.source {
-                SourcePort::Listener(udp_port) => {
-                    let segment = Some(SegmentId { udp_port, vni: None });
-                    (About { segment, vni: None, layer: Layer::Ip }, datagram)
-                }
-                SourcePort::Entropy { listener, .. } => {
-                    let (header, parts) = split_header(datagram);
-                    let vni = vxlan::decode(header).ok().map(vxlan::Header::vni);
-                    let named = || segment_towards(tables, (listener, vni?), to);
-                    let segment = of_port.or_else(named);
-                    (About { segment, vni, layer: Layer::Ethernet }, parts)
-                }
-            };
+        for (number, datagram) in output.datagrams(batch, transmit).enumerate() {
             let failure =
                 every.or_else(|| outcome(failed, Copy::Transmit(index as u32, number as u32)));
             let fate = failure.flatten().map_or(Fate::Sent, Fate::Dropped);
-            let mut beginning = [0; LOOKED_AT];
-            let beginning = beginning_of(parts.into_iter(), &mut beginning);
-            let wanted = self.those(to_vtep, |open| {
-                let filter = &open.filter;
-                filter.admits_fate(fate)
-                    && filter.admits_segment(about.segment, about.vni)
-                    && filter.admits_bytes(about.layer, beginning)
-            });
+            let wanted = self.those(wanted, |open| open.filter.admits_fate(fate));
             if wanted != 0 {
-                let at = CapturePoint::Vtep(to);
-                self.push((now, at, about), parts.into_iter(), (wanted, fate));
+                let (at, about) = (CapturePoint::Vtep(to), About { segment, vni, layer });
+                self.push((now, at, about), unwrap(datagram).1.into_iter(), (wanted, fate));
             }
         }
     }
@@ -403,6 +420,13 @@ impl Recorder {
             }
             let (worker, at, bytes) = (self.worker, at.clone(), bytes.into());
             open.push(Captured { time, worker, at, segment, vni, fate, layer, len, bytes });
+        }
+    }
+
+    fn about_port(&mut self, tables: &Tables, port: PortId) -> About {
+        match self.asked {
+            Some((last, about)) if last == port => about,
+            _ => self.asked.insert((port, about_port(tables, port))).1,
         }
     }
 
@@ -459,18 +483,28 @@ fn split_header([head, body]: [&[u8]; 2]) -> (&[u8], [&[u8]; 2]) {
 }
 
 /// The first bytes of a frame in one run: those of its first part, if that is long enough, or a copy.
-fn beginning_of<'a, 'b>(
+#[inline]
+fn beginning_of<'a, 'b: 'a>(
     parts: impl Iterator<Item = &'b [u8]>,
     room: &'a mut [u8; LOOKED_AT],
-) -> &'a [u8]
-where
-    'b: 'a,
-{
+) -> &'a [u8] {
+    // Mostly nothing is in front of what lies in the batch.
+    let mut parts = parts.skip_while(|part| part.is_empty());
+    match parts.next() {
+        Some(first) if first.len() >= LOOKED_AT => first,
+        Some(first) => join(first, parts, room),
+        None => &[],
+    }
+}
+
+#[cold]
+fn join<'a, 'b>(
+    first: &'b [u8],
+    others: impl Iterator<Item = &'b [u8]>,
+    room: &'a mut [u8; LOOKED_AT],
+) -> &'a [u8] {
     let mut filled = 0;
-    for part in parts {
-        if filled == 0 && part.len() >= LOOKED_AT {
-            return part;
-        }
+    for part in std::iter::once(first).chain(others) {
         let len = part.len().min(LOOKED_AT - filled);
         room[filled..filled + len].copy_from_slice(&part[..len]);
         filled += len;
