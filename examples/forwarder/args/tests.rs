@@ -232,3 +232,35 @@ fn wrong_arguments_are_refused_with_what_is_allowed() {
         assert!(failure.to_string().contains(message), "{line}: {failure}");
     }
 }
+
+#[test]
+fn an_address_for_metrics_is_read_as_in_files() {
+    let read = |address: &str| {
+        let line = format!("forwarder run a.toml --metrics {address}");
+        Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.metrics)
+    };
+    for address in ["127.0.0.1:9472", "[::1]:9472", "0.0.0.0:0"] {
+        assert_eq!(read(address).unwrap(), address.parse().ok());
+    }
+    for wrong in
+        ["9472", "localhost:9472", "127.0.0.1", "::1:9472", "239.1.1.1:9472", "127.0.0.1:65536"]
+    {
+        let refused = read(wrong).unwrap_err().to_string();
+        assert!(refused.contains(values::LISTENER), "{refused}");
+        let file =
+            format!("metrics = {{ address = \"{wrong}\" }}\n[dataplane]\nlocal = \"10.9.0.1\"");
+        let problems = crate::config::parse("a", &file).unwrap_err();
+        let expected = format!(
+            "a:1: metrics.address: {wrong:?} is not allowed; allowed: {}",
+            values::LISTENER
+        );
+        assert!(problems.contains(&expected), "{problems:?}");
+    }
+    let problems = crate::config::parse("a", "[metrics]\nport = 1").unwrap_err();
+    let missing = format!("a:1: metrics.address: missing; allowed: {}", values::LISTENER);
+    assert!(problems.contains(&missing), "{problems:?}");
+    assert!(
+        problems.contains(&"a:2: metrics.port: unknown key; allowed: address".into()),
+        "{problems:?}"
+    );
+}
