@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{self, ChildStdout};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -173,6 +174,27 @@ fn changes_work_under_the_filters() {
     let (code, _, err) = forwarder.end(libc::SIGTERM);
     assert_eq!(code, Some(0), "{err}");
     assert!(!socket.exists(), "the control socket stays");
+}
+
+/// Root has read the file, and nobody will not.
+#[test]
+fn a_file_that_cannot_be_read_again_is_said_at_the_start() {
+    if !privileged("a_file_that_cannot_be_read_again_is_said_at_the_start") {
+        return;
+    }
+    let hosts = pair();
+    let file = env::temp_dir().join(format!("forwarder-secret-{}.toml", process::id()));
+    let text = "dataplane.local = \"10.9.0.1\"\n[[segment]]\nkind = \"bridge\"\nvni = 42\n";
+    for (mode, said) in [(0o600, true), (0o644, false)] {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let forwarder = Running::start(&hosts[0], &format!("run {}", file.display()));
+        wait_for_threads(&forwarder, &["overplane-0"]);
+        let (code, _, err) = forwarder.end(libc::SIGTERM);
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(err.contains("it cannot be loaded again; let the user read it"), said, "{err}");
+    }
+    fs::remove_file(&file).unwrap();
 }
 
 /// A router between two forwarders with less room behind it: what it refuses is heard of and learned.

@@ -28,7 +28,8 @@ pub fn load(file: &Path) -> Result<Plan, Failure> {
     overlay::rehearse(&plan).map_err(|e| Failure::Usage(format!("{name}: {e}")))?;
     // An editor replaces the file, and what it puts there is another one in the same directory.
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    plan.privileges.readable.push(directory.unwrap_or(Path::new(".")).to_owned());
+    let directory = directory.unwrap_or(Path::new("."));
+    plan.privileges.readable.extend([directory.to_owned(), file.to_owned()]);
     Ok(plan)
 }
 

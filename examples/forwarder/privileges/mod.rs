@@ -113,14 +113,18 @@ impl Privileges {
         Ok(GivenUp { states, status: Status::of_this_thread().ok() })
     }
 
-    /// Says where nothing can be made later, now that it can be tried.
+    /// Says what cannot be made or read later, now that it can be tried.
     fn warn_of_unusable(&self) {
         for directory in &self.writable {
             if let Err(e) = nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK) {
-                let directory = directory.display();
-                warn!(
-                    "{directory}: {e}: nothing can be made there; give the directory to the user"
-                );
+                let at = directory.display();
+                warn!("{at}: {e}: nothing can be made there; give the directory to the user");
+            }
+        }
+        for file in self.readable.iter().filter(|path| !path.is_dir()) {
+            if let Err(e) = nix::unistd::access(file, nix::unistd::AccessFlags::R_OK) {
+                let at = file.display();
+                warn!("{at}: {e}: it cannot be loaded again; let the user read it");
             }
         }
     }
