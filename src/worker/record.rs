@@ -59,7 +59,7 @@ struct About {
 
 /// Which copy failed: its number among the transmits or the deliveries, and the datagram of it or [`ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Copy {
+enum Departure {
     Deliver(u32),
     Transmit(u32, u32),
 }
@@ -76,7 +76,7 @@ pub(super) struct Recorder {
     staged: Vec<Staged>,
     heads: Vec<u8>,
     /// Copies that were not carried out, and those without reason that are recorded already.
-    failed: Vec<(Copy, Option<DropReason>)>,
+    failed: Vec<(Departure, Option<DropReason>)>,
     /// The last port that was named, and in this batch the last one that was asked about.
     name: Option<(PortId, Arc<str>)>,
     asked: Option<(PortId, About)>,
@@ -205,7 +205,7 @@ impl Recorder {
     #[cold]
     pub(super) fn undelivered(&mut self, deliver: usize, reason: DropReason) {
         if self.is_open() {
-            self.failed.push((Copy::Deliver(deliver as u32), Some(reason)));
+            self.failed.push((Departure::Deliver(deliver as u32), Some(reason)));
         }
     }
 
@@ -213,7 +213,7 @@ impl Recorder {
     #[cold]
     pub(super) fn unsent(&mut self, transmit: usize, datagram: u32, reason: DropReason) {
         if self.is_open() {
-            self.failed.push((Copy::Transmit(transmit as u32, datagram), Some(reason)));
+            self.failed.push((Departure::Transmit(transmit as u32, datagram), Some(reason)));
         }
     }
 
@@ -227,7 +227,7 @@ impl Recorder {
     #[cold]
     pub(super) fn in_pieces(&mut self, deliver: usize) {
         if self.is_open() {
-            self.failed.push((Copy::Deliver(deliver as u32), None));
+            self.failed.push((Departure::Deliver(deliver as u32), None));
         }
     }
 
@@ -314,9 +314,9 @@ impl Recorder {
         batch: &Batch,
         output: &Output,
         (index, deliver): (usize, &Deliver),
-        (all, failed): (Set, &[(Copy, Option<DropReason>)]),
+        (all, failed): (Set, &[(Departure, Option<DropReason>)]),
     ) {
-        let fate = match outcome(failed, Copy::Deliver(index as u32)) {
+        let fate = match outcome(failed, Departure::Deliver(index as u32)) {
             None => Fate::Delivered,
             Some(Some(reason)) => Fate::Dropped(reason),
             Some(None) => return,
@@ -356,7 +356,7 @@ impl Recorder {
         batch: &Batch,
         output: &Output,
         (index, transmit): (usize, &Transmit),
-        (all, failed): (Set, &[(Copy, Option<DropReason>)]),
+        (all, failed): (Set, &[(Departure, Option<DropReason>)]),
     ) {
         let framed = matches!(transmit.source, SourcePort::Entropy { .. });
         let layer = if framed { Layer::Ethernet } else { Layer::Ip };
@@ -388,10 +388,10 @@ impl Recorder {
         if wanted == 0 {
             return;
         }
-        let every = outcome(failed, Copy::Transmit(index as u32, ALL));
+        let every = outcome(failed, Departure::Transmit(index as u32, ALL));
         for (number, datagram) in output.datagrams(batch, transmit).enumerate() {
             let failure =
-                every.or_else(|| outcome(failed, Copy::Transmit(index as u32, number as u32)));
+                every.or_else(|| outcome(failed, Departure::Transmit(index as u32, number as u32)));
             let fate = failure.flatten().map_or(Fate::Sent, Fate::Dropped);
             let wanted = self.those(wanted, |open| open.filter.admits_fate(fate));
             if wanted != 0 {
@@ -466,7 +466,10 @@ fn segment_towards(tables: &Tables, (udp_port, vni): (u16, Vni), to: IpAddr) -> 
 }
 
 /// What is known of a copy that did not go the usual way.
-fn outcome(failed: &[(Copy, Option<DropReason>)], copy: Copy) -> Option<Option<DropReason>> {
+fn outcome(
+    failed: &[(Departure, Option<DropReason>)],
+    copy: Departure,
+) -> Option<Option<DropReason>> {
     let at = failed.binary_search_by_key(&copy, |(copy, _)| *copy).ok()?;
     Some(failed[at].1)
 }

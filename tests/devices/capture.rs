@@ -12,12 +12,12 @@ use overplane::limits::MAX_CAPTURES;
 use overplane::pcapng::Writer;
 use overplane::{
     Capture, CaptureFilter, CaptureOptions, CapturePoint, Captured, Config, Control, Dataplane,
-    Device, DeviceKind, Direction, DropReason, Error, Fate, Segment, Vni,
+    Device, DeviceKind, Direction, DropReason, Error, Fate, Layer, Segment, Vni,
 };
 use overplane_lab::{Transfer, ping_ok, privileged, tcp_transfer};
 
 use crate::hosts::{INNER_V4, Node, V4, eventually, inner_addresses, ip, pair, settle, underlay};
-use crate::tshark;
+use crate::{routed, tshark};
 
 /// An echo request and its answer of 56 bytes in Ethernet.
 const ECHO: usize = 14 + 20 + 8 + 56;
@@ -233,6 +233,55 @@ fn copies_that_are_not_carried_out_are_captured_with_the_reason() {
     accounts_for_all(&left.control, &drain(&left.control, &captures[1]));
     drop(captures);
     left.finish();
+}
+
+/// Packets without Ethernet, whose TTL is one less when they leave than when they came.
+#[test]
+fn packets_of_routed_segments_are_captured_as_they_were_received_and_as_they_left() {
+    let name = "packets_of_routed_segments_are_captured_as_they_were_received_and_as_they_left";
+    if !privileged(name) {
+        return;
+    }
+    const FILTERS: [&str; 4] = [
+        "net=10.8.0.2,udp_port=8285",
+        "net=10.8.0.2,port=ovl0",
+        "net=10.8.0.2,vtep=10.9.0.2",
+        "mac=ff:ff:ff:ff:ff:ff",
+    ];
+    let hosts = underlay();
+    let [left, right] = [0, 1].map(|this| routed::end(&hosts[this], this, V4));
+    let captures = FILTERS.map(|filter| open(&left.control, filter));
+    assert!(ping_ok(&hosts[0], ip(INNER_V4[1]), 56));
+    let [all, port, vtep, none] = captures.each_ref().map(|capture| drain(&left.control, capture));
+    let fates = |frames: &[Captured]| -> Vec<(String, Fate, u8)> {
+        let ttl = |frame: &Captured| (frame.at.to_string(), frame.fate, frame.bytes[8]);
+        frames.iter().map(ttl).collect()
+    };
+    let at = |place: &str, fate, ttl| (place.to_owned(), fate, ttl);
+    let [there, back] = [
+        [at("ovl0", Fate::Forwarded, 64), at("10.9.0.2", Fate::Sent, 63)],
+        [at("10.9.0.2", Fate::Forwarded, 63), at("ovl0", Fate::Delivered, 63)],
+    ];
+    assert!(fates(&all).starts_with(&[there.clone(), back.clone()].concat()), "{all:?}");
+    assert!(fates(&port).starts_with(&[there[0].clone(), back[1].clone()]), "{port:?}");
+    assert!(fates(&vtep).starts_with(&[there[1].clone(), back[0].clone()]), "{vtep:?}");
+    assert!(none.is_empty(), "{none:?}");
+    let of_segment = |frame: &Captured| {
+        (frame.segment, frame.vni, frame.layer) == (Some(left.segment), None, Layer::Ip)
+    };
+    assert!(all.iter().all(of_segment), "{all:?}");
+    let file = std::env::temp_dir().join(format!("overplane-{}-ip.pcapng", std::process::id()));
+    let out = fs::File::create(&file).unwrap();
+    let mut writer = Writer::new(out, captures[0].epoch(), "tests").unwrap();
+    all.iter().for_each(|frame| writer.write(frame, 0).unwrap());
+    writer.finish(0).unwrap();
+    if let Some(lines) = tshark::fields(&file, &["ip.dst", "ip.ttl", "icmp.type"]) {
+        assert_eq!(lines[..2], [["10.8.0.2", "64", "8"], ["10.8.0.2", "63", "8"]]);
+    }
+    fs::remove_file(&file).unwrap();
+    drop(captures);
+    left.finish();
+    right.finish();
 }
 
 /// Super-frames, trains and what is joined: all of it adds up, and arrives.
