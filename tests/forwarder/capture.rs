@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use overplane_lab::{ping_ok, privileged};
 
+use crate::control::Socket;
 use crate::program::{Running, command, pair};
 use crate::{run, tshark};
 
@@ -28,6 +29,47 @@ vni = 42
 flood = ["10.9.0.1"]
 port = [{ device = "ovl0", addresses = ["10.8.0.2/24"] }]
 "#;
+
+/// Over the control socket, with a filter, for as long as somebody wants it.
+#[test]
+fn captures_of_a_running_forwarder_come_over_its_socket() {
+    if !privileged("captures_of_a_running_forwarder_come_over_its_socket") {
+        return;
+    }
+    let hosts = pair();
+    let (socket, toml, out) = (Socket::new("capture"), file("socket.toml"), file("socket.pcapng"));
+    fs::write(&toml, RIGHT).unwrap();
+    let mut left = socket.start(&hosts[0], LEFT);
+    let mut right = Running::start(&hosts[1], &format!("run {}", toml.display()));
+    left.wait_for(&hosts[0], "ovl0");
+    right.wait_for(&hosts[1], "ovl0");
+    let asked =
+        format!("capture net=10.8.0.2,fate=delivered --snap 100 -w {} --seconds 1", out.display());
+    std::thread::scope(|scope| {
+        let capturing = scope.spawn(|| socket.text(&asked));
+        while !fs::metadata(&out).is_ok_and(|file| file.len() > 0) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(ping_ok(&hosts[0], [10, 8, 0, 2].into(), 1000));
+        assert_eq!(capturing.join().unwrap(), "");
+    });
+    let bytes = fs::read(&out).unwrap();
+    assert_eq!(bytes[..4], [0x0a, 0x0d, 0x0d, 0x0a], "a section header");
+    let has = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+    assert!(has(b"delivered") && !has(b"forwarded"));
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+    if let Some(rows) = tshark::fields(&out, &["icmp.type"]) {
+        assert!(rows.iter().any(|row| row[0] == "0"), "an answer: {rows:?}");
+    }
+    assert_eq!(socket.refused("capture colour=red -w /dev/null").0, 2);
+    let (code, why) = socket.refused("capture -w /dev/full --seconds 2");
+    assert!(code == 1 && why.contains("writing the capture to /dev/full"), "{code} {why}");
+    assert!(ping_ok(&hosts[0], [10, 8, 0, 2].into(), 56));
+    for (forwarder, file) in [(left, &out), (right, &toml)] {
+        assert_eq!(forwarder.end(libc::SIGTERM).0, Some(0));
+        fs::remove_file(file).unwrap();
+    }
+}
 
 /// One by flags, the other by a file; the one of a ping, the other of what is dropped.
 #[test]

@@ -132,8 +132,12 @@ fn a_bridge_segment_is_shown_and_changed_while_it_forwards() {
     let (code, why) = socket.refused("fdb del 02:00:00:00:00:07");
     assert_eq!(code, 3, "{why}");
     assert!(why.starts_with("error: ") && why.contains("02:00:00:00:00:07"), "{why}");
-    socket.text("fdb flush --vtep 10.9.0.2");
-    assert_eq!(one(remote), Value::Null);
+    // Unless the kernel has just said something there, and it was learned again.
+    let is_forgotten = || {
+        socket.text("fdb flush --vtep 10.9.0.2");
+        one(remote) == Value::Null
+    };
+    assert!((0..10).any(|_| is_forgotten()));
     assert_eq!(one("02:00:00:00:00:08")["port"], "ovl0", "static entries stay");
     socket.text("fdb flush");
 

@@ -1,5 +1,6 @@
 //! Asking a running forwarder over its control socket.
 
+mod capture;
 mod page;
 mod text;
 
@@ -83,6 +84,13 @@ pub fn run(verb: Verb, path: Option<&Path>, as_json: bool) -> Result<(), Failure
     let variable = std::env::var_os(SOCKET_VARIABLE);
     let path = path.or(variable.as_deref().map(Path::new)).unwrap_or(Path::new(DEFAULT_SOCKET));
     let mut asked = Asked::connect(path)?;
+    if let Verb::Capture { write, seconds, .. } = &verb {
+        return match capture::run(&mut asked, &verb, write, *seconds) {
+            // Whoever reads has seen enough.
+            Err(Failure::Pipe) => Ok(()),
+            other => other,
+        };
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     let printed = match as_json {
         true => print_json(&mut asked, &verb, &mut out),

@@ -49,9 +49,8 @@ impl Forwarding {
             Verb::Stats { .. } => drop(take(self.stats())),
             Verb::Drops { all } => self.drops(all, take),
             Verb::Offload(verb) => self.offloads(verb, take),
-            Verb::Monitor {} => {
-                return Err(Refusal::invalid("monitor: not in the middle of a request"));
-            }
+            // Whoever asks for these hears nothing else afterwards: they are the session's.
+            Verb::Monitor {} | Verb::Capture { .. } => return Err(Refusal::invalid("no question")),
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use overplane::{SegmentId, Vni};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Something that is written as text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Text<T>(pub T);
 
 impl<T: FromStr<Err: fmt::Display>> FromStr for Text<T> {

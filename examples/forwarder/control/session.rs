@@ -1,19 +1,23 @@
 //! One client: requests in, answers out, a line each.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use overplane::{CaptureFilter, CaptureOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::Forwarding;
 use super::events::Listeners;
+use super::names::Text;
 use super::refusal::Refusal;
 use super::verb::Verb;
 use super::{MAX_REQUEST, VERSION};
+use crate::capture;
 
 /// How long a client may keep the socket without asking anything.
 const IDLE: Duration = Duration::from_secs(60);
@@ -74,6 +78,9 @@ impl Session {
             }
             match request(&line) {
                 Ok(Verb::Monitor {}) => return self.follow(),
+                Ok(Verb::Capture { filter: Text(filter), snap, .. }) => {
+                    return self.capture(filter, snap);
+                }
                 Ok(verb) => self.answer(verb)?,
                 Err(refusal) => self.send(&refusal.to_json())?,
             }
@@ -116,7 +123,28 @@ impl Session {
         }
     }
 
-    /// Whether the client has closed its end; it has nothing more to say while it follows events.
+    /// Sends what is captured, after a line that says so, until the client has closed its end; then what waits still.
+    fn capture(&self, filter: CaptureFilter, snap: Option<usize>) -> io::Result<()> {
+        let mut options = CaptureOptions::default();
+        options.snap = snap.unwrap_or(options.snap);
+        let capture = match self.forwarding.control.capture(filter, options) {
+            Ok(capture) => capture,
+            Err(error) => return self.send(&Refusal::from(error).to_json()),
+        };
+        self.send(&json!({ "stream": "pcapng" }))?;
+        let next_look = Cell::new(Instant::now());
+        let ended = || {
+            let now = Instant::now();
+            // A call for each frame would cost more than the frame.
+            now >= next_look.get() && {
+                next_look.set(now + PAUSE);
+                self.is_gone().unwrap_or(true)
+            }
+        };
+        capture::write(&capture, &self.stream, &ended).failure.map_or(Ok(()), Err)
+    }
+
+    /// Whether the client has closed its end; it has nothing more to say while it is sent events or frames.
     fn is_gone(&self) -> io::Result<bool> {
         self.stream.set_nonblocking(true)?;
         let read = (&self.stream).read(&mut [0]);

@@ -1,9 +1,10 @@
 //! What a running forwarder can be asked: one definition for the command line and for the socket.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use clap::Subcommand;
-use overplane::{MacAddr, Offloads, Prefix, Vni};
+use overplane::{CaptureFilter, MacAddr, Offloads, Prefix, Vni};
 use overplane_lab::Cidr;
 use serde::{Deserialize, Serialize};
 
@@ -53,9 +54,32 @@ pub enum Verb {
     },
     /// Follow events as they happen, until interrupted.
     Monitor {},
+    /// Capture frames with what became of them, as pcapng, until interrupted.
+    Capture {
+        /// Only frames of which all of this holds: mac=, net=, vni=, udp_port=, port=, vtep= or fate=, joined by commas.
+        #[arg(default_value = "")]
+        #[serde(default = "everything")]
+        filter: Text<CaptureFilter>,
+        /// Bytes of each frame that are kept, the first ones [default: all].
+        #[arg(long, value_name = "BYTES")]
+        snap: Option<usize>,
+        /// The file, which is overwritten; "-" is the standard output.
+        #[arg(short, long, value_name = "FILE", default_value = "-")]
+        #[serde(skip)]
+        write: PathBuf,
+        /// End after so many seconds.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        #[serde(skip)]
+        seconds: Option<u32>,
+    },
     /// Show offloads or switch them.
     #[command(subcommand)]
     Offload(Offload),
+}
+
+/// The filter that lets everything through.
+fn everything() -> Text<CaptureFilter> {
+    Text(CaptureFilter::default())
 }
 
 /// Verbs about FDB entries.
