@@ -8,6 +8,8 @@ mod capture;
 mod control;
 #[path = "forwarder/deployment.rs"]
 mod deployment;
+#[path = "forwarder/doctor.rs"]
+mod doctor;
 #[path = "forwarder/metrics.rs"]
 mod metrics;
 #[path = "forwarder/privileges.rs"]

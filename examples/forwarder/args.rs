@@ -40,7 +40,7 @@ pub struct Arguments {
     /// OVERPLANE_CONTROL, or /run/overplane/forwarder.sock].
     #[arg(long, value_name = "PATH", global = true)]
     pub control: Option<PathBuf>,
-    /// Print answers of the control socket as JSON.
+    /// Print answers of the control socket, and what the doctor found, as JSON.
     #[arg(short, long, global = true)]
     pub json: bool,
     /// Serve counters at http://ADDRESS:PORT/metrics, and at /healthz whether the workers work [default: the address of the
@@ -119,6 +119,13 @@ pub enum Command {
     Check {
         /// The configuration file, in TOML.
         file: PathBuf,
+    },
+    /// Look at what a forwarder needs on this host: what is in the way, and what to do about it.
+    ///
+    /// Nothing is changed, and no frame is sent. The exit code is 1 if something stands in the way.
+    Doctor {
+        /// The configuration file that it is to run, in TOML.
+        file: Option<PathBuf>,
     },
     /// See it work: two hosts on this machine, pings, TCP, the kernel's VXLAN as the other end, and speed.
     ///

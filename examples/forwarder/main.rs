@@ -27,6 +27,7 @@ mod client;
 mod config;
 mod control;
 mod demo;
+mod doctor;
 mod entry;
 mod events;
 mod failure;
@@ -85,6 +86,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             println!("{}: {}", file.display(), config::load(&file)?.summary());
             Ok(())
         }
+        Command::Doctor { file } => doctor::run(file.as_deref(), arguments.json),
         Command::Demo => demo::run(),
         Command::Ask(verb) => client::run(verb, control.as_deref(), arguments.json),
     }
