@@ -140,6 +140,9 @@ fn a_bridge_segment_is_shown_and_changed_while_it_forwards() {
     assert!((0..10).any(|_| is_forgotten()));
     assert_eq!(one("02:00:00:00:00:08")["port"], "ovl0", "static entries stay");
     socket.text("fdb flush");
+    socket.text("fdb flush --port ovl0");
+    assert_eq!(socket.refused("fdb flush --port ovl9").0, 3);
+    assert_eq!(socket.refused("fdb flush --vtep 10.9.0.99").0, 3);
 
     // VTEPs, ports and segments.
     socket.text("vtep add 10.9.0.3");

@@ -6,9 +6,9 @@ mod text;
 
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -21,10 +21,15 @@ const SOCKET_VARIABLE: &str = "OVERPLANE_CONTROL";
 /// How long a forwarder may take to the next line of an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// After so long without a question the forwarder may have let go; it does after a minute.
+const LONG_AGO: Duration = Duration::from_secs(30);
+
 /// A connection to a running forwarder.
 struct Asked {
+    path: PathBuf,
     stream: UnixStream,
     lines: BufReader<UnixStream>,
+    last: Instant,
 }
 
 impl Asked {
@@ -41,7 +46,7 @@ impl Asked {
         };
         let stream = UnixStream::connect(path).map_err(failed)?;
         let lines = BufReader::new(stream.try_clone()?);
-        Ok(Self { stream, lines })
+        Ok(Self { path: path.to_owned(), stream, lines, last: Instant::now() })
     }
 
     /// Asks, and hands over the entries of the answer as they come.
@@ -50,6 +55,10 @@ impl Asked {
         verb: &Verb,
         each: &mut dyn FnMut(Value) -> io::Result<()>,
     ) -> Result<(), Failure> {
+        if self.last.elapsed() > LONG_AGO {
+            *self = Self::connect(&self.path)?;
+        }
+        self.last = Instant::now();
         let follows = matches!(verb, Verb::Monitor {});
         self.stream.set_read_timeout((!follows).then_some(PATIENCE))?;
         let ended = |error| Failure::Unreachable(format!("the forwarder ended: {error}"));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overplane::{
-    Change, Control, Destination, DropReason, Flush, Kind, NextHop, PortInfo, PortOptions, Segment,
-    SegmentId, SegmentInfo,
+    Change, Control, Destination, DropReason, Error, Flush, Kind, NextHop, PortInfo, PortOptions,
+    Segment, SegmentId, SegmentInfo,
 };
 use serde_json::{Value, json};
 
@@ -148,22 +148,31 @@ impl Forwarding {
                 }?)
             }
             Fdb::Flush { vtep, port, segment } => {
-                for segment in self.those(segment)? {
-                    let which = match self.destination(segment, (&vtep, &port)) {
-                        Ok(None) => Flush::All,
-                        Ok(Some(Destination::Vtep(vtep))) => Flush::Vtep(vtep),
-                        Ok(Some(Destination::Port(port))) => Flush::Port(port),
-                        // The device is another segment's.
-                        Err(_) => continue,
+                let segments = match (&port, segment) {
+                    // Only its own has anything behind it.
+                    (Some(device), None) => vec![self.port(device)?.segment],
+                    (_, name) => self.those(name)?,
+                };
+                let (mut known, mut unknown) = (false, None);
+                for segment in segments {
+                    let which = match self.destination(segment, (&vtep, &port))? {
+                        None => Flush::All,
+                        Some(Destination::Vtep(vtep)) => Flush::Vtep(vtep),
+                        Some(Destination::Port(port)) => Flush::Port(port),
                     };
-                    let is_bridge = self.info(segment).is_some_and(|info| info.kind.is_ethernet());
+                    if !self.info(segment).is_some_and(|info| info.kind.is_ethernet()) {
+                        continue;
+                    }
                     match self.control.flush_fdb(segment, which) {
-                        Err(overplane::Error::NotFound { .. }) if vtep.is_some() => {}
-                        result if is_bridge => result?,
-                        _ => {}
+                        // Not every segment has to have the VTEP.
+                        Err(error @ Error::NotFound { .. }) => unknown = Some(error),
+                        result => {
+                            result?;
+                            known = true;
+                        }
                     }
                 }
-                Ok(())
+                unknown.filter(|_| !known).map_or(Ok(()), |error| Err(error.into()))
             }
         }
     }

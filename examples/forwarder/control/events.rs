@@ -1,7 +1,7 @@
 //! Events for whoever follows them.
 
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use overplane::{Control, Destination, Event, PortId, SegmentId};
@@ -20,19 +20,32 @@ pub struct Listeners(Arc<Mutex<Vec<Listener>>>);
 struct Listener {
     sender: SyncSender<Value>,
     lost: u64,
+    /// Whether somebody follows still: a sender alone does not tell before it sends.
+    follows: Weak<()>,
+}
+
+/// The events that one who follows them gets, until this is dropped.
+#[derive(Debug)]
+pub struct Following {
+    pub events: Receiver<Value>,
+    _follows: Arc<()>,
 }
 
 impl Listeners {
     /// Follows events from now on.
-    pub fn listen(&self) -> Receiver<Value> {
-        let (sender, receiver) = mpsc::sync_channel(WAITING);
-        self.lock().push(Listener { sender, lost: 0 });
-        receiver
+    pub fn listen(&self) -> Following {
+        let (sender, events) = mpsc::sync_channel(WAITING);
+        let following = Following { events, _follows: Arc::new(()) };
+        let follows = Arc::downgrade(&following._follows);
+        let mut listeners = self.lock();
+        listeners.retain(Listener::is_there);
+        listeners.push(Listener { sender, lost: 0, follows });
+        following
     }
 
     /// Whether nobody does.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        !self.lock().iter().any(Listener::is_there)
     }
 
     /// Tells everybody of an event; who has not read the earlier ones is told later how many were lost.
@@ -57,8 +70,14 @@ impl Listeners {
         });
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Listener>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener {
+    fn is_there(&self) -> bool {
+        self.follows.strong_count() > 0
     }
 }
 
@@ -164,16 +183,17 @@ mod tests {
         let control = dataplane.control();
         for n in 0..WAITING + 10 {
             listeners.tell(&event, &control);
-            let told = reads.try_recv().unwrap();
+            let told = reads.events.try_recv().unwrap();
             assert_eq!((&told["event"], &told["mtu"]), (&json!("path_mtu"), &json!(1400)), "{n}");
         }
-        assert_eq!(sleeps.try_iter().count(), WAITING);
+        assert_eq!(sleeps.events.try_iter().count(), WAITING);
         listeners.tell(&event, &control);
-        let told: Vec<Value> = sleeps.try_iter().collect();
+        let told: Vec<Value> = sleeps.events.try_iter().collect();
         assert_eq!((&told[0]["lost"], told.len()), (&json!(10), 2));
         drop((reads, sleeps));
-        listeners.tell(&event, &control);
         assert!(listeners.is_empty());
+        (0..3).for_each(|_| drop(listeners.listen()));
+        assert_eq!(listeners.lock().len(), 1, "those who left make room");
         dataplane.stop().unwrap();
     }
 }

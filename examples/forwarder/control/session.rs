@@ -112,9 +112,9 @@ impl Session {
 
     /// Sends events until the client leaves.
     fn follow(&self) -> io::Result<()> {
-        let events = self.listeners.listen();
+        let following = self.listeners.listen();
         loop {
-            match events.recv_timeout(PAUSE) {
+            match following.events.recv_timeout(PAUSE) {
                 Ok(event) => self.send(&json!({ "entry": event }))?,
                 Err(RecvTimeoutError::Timeout) if self.is_gone()? => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {}
